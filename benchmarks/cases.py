@@ -1,0 +1,35 @@
+"""The sweep of each operator, as data. ASV parameters come from here, never from what a commit has installed: ASV
+addresses parameters by their place in the list, so lists are only ever appended to.
+
+An operator's line gives the implementations that ASV and pytest-benchmark follow, and its shapes, by (axis, value).
+A test checks that this table and the cards agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """``implementations`` by backend/variant, ``shapes`` as labels such as ``1x65536``, axes in the card's order."""
+
+    implementations: tuple[str, ...]
+    shapes: tuple[str, ...] = ("1x1024", "1x65536", "1x1048576", "1x16777216", "4096x1024")
+    axes: tuple[str, ...] = ("rows", "n")
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    passes: tuple[str, ...] = ("forward", "backward")
+
+    def axes_of(self, shape: str) -> Mapping[str, int]:
+        """Axis values of a shape label: ``4096x1024`` is 4096 rows of 1024."""
+        return dict(zip(self.axes, map(int, shape.split("x")), strict=True))
+
+
+FAMILY = ("numpy/three-pass", "simd/auto", "peer/torch-eager", "triton/fused", "cuda/block-per-row")
+
+CASES: Mapping[str, Case] = {
+    "softmax": Case(("simd/two-pass", "simd/three-pass-reload", "simd/three-pass-recompute", *FAMILY)),
+    "log_softmax": Case(FAMILY),
+    "logsumexp": Case(FAMILY),
+}

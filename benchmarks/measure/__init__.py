@@ -1,0 +1,1 @@
+"""The ruler: clocks, caches, ceilings, sampling, statistics and the environment."""

@@ -1,0 +1,1 @@
+"""Toolchain plumbing that implementations share; private."""

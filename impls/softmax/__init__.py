@@ -1,0 +1,236 @@
+"""The softmax family over the last axis: softmax, log_softmax and logsumexp, forward and backward.
+
+Source: M. Dukhan and A. Ablavatski, The Two-Pass Softmax Algorithm, arXiv 2001.04438; M. Milakov and N. Gimelshein,
+Online normalizer calculation for softmax, arXiv 1805.02867.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..registry import ITEMSIZE, Argument, Axes, Implementation, Operator, Pass
+
+ROW = ("rows", "n")
+PASSES = ("forward", "backward")
+GPU = ("cuda",)
+TRITON = ("cuda", "interpreter")
+ISAS = ("avx2", "avx512")
+
+# The gate is the error of a legal but poor float32 implementation on the widest rows, and of one rounding too many in 16
+# bits; beyond it the result is wrong rather than inaccurate.
+GATE = {"float32": 4096.0, "float16": 8.0, "bfloat16": 8.0}
+
+
+def _elements(per_element: int) -> Callable[[Axes], int]:
+    return lambda axes: per_element * axes["rows"] * axes["n"]
+
+
+def sweeps(**by_pass: tuple[int, int]) -> Callable[[str, Axes, str], int]:
+    """Bytes moved when a pass reads and writes whole (rows, n) arrays that many times."""
+
+    def moved(pass_: str, axes: Axes, dtype: str) -> int:
+        return sum(by_pass[pass_]) * axes["rows"] * axes["n"] * ITEMSIZE[dtype]
+
+    return moved
+
+
+def exps(**by_pass: int) -> Callable[[str, Axes], int]:
+    """Exponentials evaluated, when a pass evaluates that many per element."""
+    return lambda pass_, axes: by_pass[pass_] * axes["rows"] * axes["n"]
+
+
+def within(softmax32: float, halves: float = 0.51, passes: tuple[str, ...] = PASSES) -> dict[tuple[str, str], float]:
+    """The bound of an implementation: ULPs in float32, and in the two 16-bit types."""
+    each = {"float32": softmax32, "float16": halves, "bfloat16": halves}
+    return {(pass_, dtype): bound for pass_ in passes for dtype, bound in each.items()}
+
+
+X = Argument("x", ROW)
+Y = Argument("y", ROW)
+DY = Argument("dy", ROW)
+DX = Argument("dx", ROW)
+LSE = Argument("lse", ("rows",))
+DLSE = Argument("dlse", ("rows",))
+
+STRESS = (
+    "normal",
+    "normal-0.1",
+    "normal-10",
+    "normal-100",
+    "uniform-40",
+    "uniform-1000",
+    "equal",
+    "ramp-200",
+    "one-huge",
+    "peak-over-low-bulk",
+    "offset-1e4",
+    "offset-1e6",
+    "offset-minus-1e6",
+    "offset-1e7",
+    "at-2e7",
+    "at-3e38",
+    "masked-one",
+    "masked-leading",
+    "masked-trailing",
+    "masked-all",
+    "plus-infinity",
+    "nan",
+    "denormal",
+    "signed-zeros",
+)
+
+QUICK = tuple(
+    ({"rows": rows, "n": n}, dtype, pass_)
+    for rows, n, dtype, pass_ in (
+        (1, 1 << 24, "float32", "forward"),
+        (1, 65536, "float32", "forward"),
+        (1, 1 << 20, "float32", "forward"),
+        (1, 1024, "float32", "forward"),
+        (4096, 1024, "float32", "forward"),
+        (1, 64, "float32", "forward"),
+        (1, 1 << 22, "float32", "forward"),
+        (1, 1 << 18, "float32", "forward"),
+        (1, 4096, "float32", "forward"),
+        (4096, 1024, "bfloat16", "forward"),
+        (4096, 1024, "float32", "backward"),
+        (1, 16384, "float32", "forward"),
+        (4096, 128, "float32", "forward"),
+        (4096, 1024, "float16", "forward"),
+        (4096, 1024, "bfloat16", "backward"),
+    )
+)
+
+
+def _gpu(backward: bool = True) -> tuple[Implementation, ...]:
+    both = PASSES if backward else ("forward",)
+    return (
+        Implementation("triton", "fused", passes=both, targets=TRITON),
+        Implementation("triton", "online", passes=both, targets=TRITON),
+        Implementation("triton", "two-pass", targets=TRITON),
+        Implementation("cuda", "warp-per-row", passes=both, targets=GPU),
+        Implementation("cuda", "block-per-row", passes=both, targets=GPU),
+        Implementation("cuda", "online", passes=both, targets=GPU),
+    )
+
+
+def _peers() -> tuple[Implementation, ...]:
+    return (
+        Implementation("peer", "torch-eager", "peers", PASSES, targets=("cpu", "cuda"), threaded=True, vouched=False),
+        Implementation("peer", "torch-compile", "peers", PASSES, targets=("cpu", "cuda"), threaded=True, vouched=False),
+        Implementation("peer", "scipy", "peers", dtypes=("float32",), vouched=False),
+    )
+
+
+SOFTMAX = Operator(
+    name="softmax",
+    summary="probabilities from scores",
+    formula="y_i = exp(x_i) / sum_k exp(x_k)",
+    source="arXiv 2001.04438",
+    passes={
+        "forward": Pass((X,), (Y,), "softmax", GATE, _elements(4), _elements(1)),
+        "backward": Pass(
+            (Y, DY),
+            (DX,),
+            "softmax_backward",
+            GATE,
+            _elements(4),
+            _elements(0),
+            scale="softmax_backward_scale",
+            derive="softmax_backward_inputs",
+        ),
+    },
+    nan_policy="as PyTorch: a NaN or +inf in a row makes the whole row NaN; -inf gives an exact 0; a row of -inf alone is NaN",
+    valid_range="every float32, float16 and bfloat16 input",
+    invariants=("row-sum", "non-negative"),
+    variants=(
+        Implementation("reference", "float64", passes=PASSES),
+        Implementation("numpy", "three-pass", passes=PASSES, moved=sweeps(forward=(6, 3), backward=(6, 3))),
+        Implementation("simd", "three-pass-recompute", isas=ISAS, moved=sweeps(forward=(3, 1)), exps=exps(forward=2)),
+        Implementation("simd", "three-pass-recompute-stream", isas=ISAS, moved=sweeps(forward=(3, 1)), exps=exps(forward=2)),
+        Implementation("simd", "three-pass-reload", isas=ISAS, moved=sweeps(forward=(3, 2)), exps=exps(forward=1)),
+        Implementation("simd", "three-pass-reload-stream", isas=ISAS, moved=sweeps(forward=(3, 2)), exps=exps(forward=1)),
+        Implementation("simd", "two-pass", isas=ISAS, moved=sweeps(forward=(2, 1)), exps=exps(forward=2)),
+        Implementation("simd", "two-pass-stream", isas=ISAS, moved=sweeps(forward=(2, 1)), exps=exps(forward=2)),
+        Implementation(
+            "simd",
+            "two-pass-as-published",
+            dtypes=("float32",),
+            isas=ISAS,
+            moved=sweeps(forward=(2, 1)),
+            exps=exps(forward=2),
+            vouched=False,
+            note="the paper's polynomial, lane sums and defects",
+        ),
+        Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
+        *_gpu(),
+        *_peers(),
+        Implementation("peer", "xnnpack", "peers", dtypes=("float32",), vouched=False),
+        Implementation("peer", "liger", "peers", PASSES, targets=GPU, vouched=False),
+        Implementation("peer", "quack", "peers", PASSES, targets=GPU, vouched=False),
+    ),
+    priority=QUICK,
+    stress=STRESS,
+)
+
+LOG_SOFTMAX = Operator(
+    name="log_softmax",
+    summary="log-probabilities from scores",
+    formula="y_i = x_i - log sum_k exp(x_k)",
+    source="arXiv 1805.02867",
+    passes={
+        "forward": Pass((X,), (Y,), "log_softmax", GATE, _elements(3), _elements(1), scale="at_least_one"),
+        "backward": Pass(
+            (Y, DY),
+            (DX,),
+            "log_softmax_backward",
+            GATE,
+            _elements(3),
+            _elements(1),
+            scale="log_softmax_backward_scale",
+            derive="log_softmax_backward_inputs",
+        ),
+    },
+    nan_policy="as PyTorch: a NaN or +inf in a row makes the whole row NaN; -inf gives -inf; a row of -inf alone is NaN",
+    valid_range="every float32, float16 and bfloat16 input",
+    variants=(
+        Implementation("reference", "float64", passes=PASSES),
+        Implementation("numpy", "three-pass", passes=PASSES),
+        Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
+        *_gpu(),
+        *_peers(),
+    ),
+    priority=QUICK,
+    stress=STRESS,
+)
+
+LOGSUMEXP = Operator(
+    name="logsumexp",
+    summary="the log of a sum of exponentials",
+    formula="lse = log sum_k exp(x_k)",
+    source="arXiv 1805.02867",
+    passes={
+        "forward": Pass((X,), (LSE,), "logsumexp", GATE, _elements(2), _elements(1), scale="at_least_one"),
+        "backward": Pass(
+            (X, LSE, DLSE),
+            (DX,),
+            "logsumexp_backward",
+            GATE,
+            _elements(2),
+            _elements(1),
+            derive="logsumexp_backward_inputs",
+        ),
+    },
+    nan_policy="as PyTorch: NaN in a row gives NaN; +inf gives +inf; -inf counts for nothing; a row of -inf alone gives -inf",
+    valid_range="every float32, float16 and bfloat16 input",
+    variants=(
+        Implementation("reference", "float64", passes=PASSES),
+        Implementation("numpy", "three-pass", passes=PASSES),
+        Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
+        *_gpu(),
+        *_peers(),
+    ),
+    priority=QUICK,
+    stress=STRESS,
+)
+
+OPERATORS = (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)

@@ -1,0 +1,1 @@
+"""How it is shown: records in, a string out."""
