@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 FORMAT = 1  # of run folders; a folder with another number is refused
+RUN, RECORDS = "run.json", "records.jsonl"
 
 Record = dict[str, Any]
 
@@ -27,6 +29,23 @@ def schema() -> Mapping[str, Any]:
     return json.loads(Path(__file__).with_name("record.schema.json").read_text())
 
 
+@cache
+def _validator(definition: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator({"$defs": schema()["$defs"], "$ref": f"#/$defs/{definition}"})
+
+
+def problem(value: Any, definition: str = "record") -> str | None:
+    """What the schema has against a ``record`` or a ``run``, in one line; ``None`` when it is valid."""
+    from jsonschema.exceptions import best_match
+
+    if (error := best_match(_validator(definition).iter_errors(value))) is None:
+        return None
+    where = error.json_path.removeprefix("$").lstrip(".")
+    return f"{where}: {error.message}" if where else error.message
+
+
 def key(record: Mapping[str, Any]) -> str:
     """What a record measured: two records with one key are two measurements of the same thing."""
     fields = ("kind", "operator", "implementation", "target", "isa", "threads", "dtype", "pass", "axes", "cache", "stress")
@@ -34,9 +53,126 @@ def key(record: Mapping[str, Any]) -> str:
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Record]]:
-    """``run.json`` and the records of a run folder, both checked against the schema. Raises ``RunError``."""
-    raise NotImplementedError
+    """``run.json`` and the records of a run folder, both checked against the schema. Raises ``RunError``.
+
+    A last line of ``records.jsonl`` without its end is the record that was being written when the run was killed: it is
+    left out. Any other line that is no valid record is an error.
+    """
+    folder = Path(folder)
+    run = _read_run(folder / RUN)
+    path = folder / RECORDS
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return run, []
+    except OSError as error:
+        raise RunError(f"{path}: can't be read: {error.strerror}") from error
+    found = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise RunError(f"{path}, line {number}: not JSON ({error}); remove the line or measure again") from error
+        if reason := problem(record):
+            raise RunError(f"{path}, line {number}: {reason}")
+        found.append(record)
+    return run, found
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{path.parent}: not a run folder, it has no {RUN}; `ulproof run` writes one") from None
+    except OSError as error:
+        raise RunError(f"{path}: can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON ({error})") from error
+    if not isinstance(run, dict) or "format" not in run:
+        raise RunError(f"{path}: not written by ulproof, it states no format; a run of this version states {FORMAT}")
+    if run["format"] != FORMAT:
+        raise RunError(f"{path}: has format {run['format']!r}, this version of ulproof reads {FORMAT}; measure again")
+    if reason := problem(run, "run"):
+        raise RunError(f"{path}: {reason}")
+    return run
 
 
 def records(folder: str | os.PathLike[str]) -> Iterator[Record]:
     yield from read(folder)[1]
+
+
+class RunFolder:
+    """A run being written. Each record is handed to the operating system before ``append`` returns, so that a killed run
+    keeps all of them; ``run.json`` is replaced as a whole. Raises ``RunError`` where writing fails."""
+
+    SYNC = 1.0  # seconds between two fsyncs: what a power failure may cost
+
+    def __init__(self, path: Path, run: dict[str, Any], done: list[Record]) -> None:
+        self.path, self.run, self.records = path, run, done
+        self._synced = 0.0
+        try:
+            self._file = open(path / RECORDS, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], run: Mapping[str, Any]) -> RunFolder:
+        """Start a run in a new or empty folder."""
+        path = Path(path)
+        if (path / RUN).exists():
+            raise RunError(f"{path}: holds a run already; continue it with --resume {path} or name another folder")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: can't be made: {error.strerror}; name another folder with --output") from error
+        folder = cls(path, {"format": FORMAT, **run}, [])
+        folder.update()
+        return folder
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Go on with a run that was cut short; the record that was being written is cut off."""
+        path = Path(path)
+        run, done = read(path)
+        lines = path / RECORDS
+        try:
+            if lines.exists():
+                os.truncate(lines, lines.read_bytes().rfind(b"\n") + 1)
+        except OSError as error:
+            raise RunError(f"{lines}: can't be written: {error.strerror}") from error
+        return cls(path, run, done)
+
+    def append(self, record: Record) -> None:
+        """Write one record. A record against the schema raises ``ValueError``: that is a defect of the caller."""
+        if reason := problem(record):
+            raise ValueError(f"invalid record: {reason}: {record}")
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(28, "No space left on device")
+            if time.monotonic() - self._synced > self.SYNC:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise self._failed(error) from error
+        self.records.append(record)
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of ``run.json`` and replace the file."""
+        self.run.update(fields)
+        draft = self.path / (RUN + ".new")
+        try:
+            draft.write_text(json.dumps(self.run, indent=1, allow_nan=False) + "\n")
+            os.replace(draft, self.path / RUN)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> RunError:
+        return RunError(f"{self.path}: can't be written: {error.strerror}; free some space or name another folder (--output)")
