@@ -10,7 +10,7 @@ $(if $(filter cpu cuda none,$(TORCH)),,$(error TORCH=$(TORCH) is unknown; it is 
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH)
 TOOLS := .venv/ready-to-test
-SOURCES := $(shell find impls -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h')
+SOURCES := $(shell find impls benchmarks -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h')
 PINS := $(if $(filter cuda,$(TORCH)),.venv/constraints.txt,constraints.txt)
 RELEASE := $(shell sed -n 's/^torch==//p' constraints.txt)
 # The suffix names the CPU build, so that the CUDA build can never come in its place.

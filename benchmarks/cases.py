@@ -25,6 +25,11 @@ class Case:
         """Axis values of a shape label: ``4096x1024`` is 4096 rows of 1024."""
         return dict(zip(self.axes, map(int, shape.split("x")), strict=True))
 
+    def targets(self, implementation: str) -> tuple[str, ...]:
+        """Where a followed implementation is timed: peers and PyTorch on both, GPU backends on a GPU alone."""
+        backend = implementation.partition("/")[0]
+        return {"triton": ("cuda:0",), "cuda": ("cuda:0",), "peer": ("cpu", "cuda:0")}.get(backend, ("cpu",))
+
 
 FAMILY = ("numpy/three-pass", "simd/auto", "peer/torch-eager", "triton/fused", "cuda/block-per-row")
 
