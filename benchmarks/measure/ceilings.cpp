@@ -32,7 +32,7 @@ struct Kernels {
 constexpr size_t kBlock = 768;  // bytes: 12 vectors of AVX-512, 24 of AVX2; the arithmetic kernels work on whole blocks
 constexpr size_t kFmas = 64;    // multiply-adds per element of a block
 constexpr size_t kPart = 12288;  // bytes: threads get multiples of whole pages and of whole blocks
-constexpr size_t kAhead = 4096; // bytes that the out-of-cache sweeps prefetch ahead
+constexpr size_t kAhead = 2048; // bytes that the out-of-cache sweeps prefetch ahead
 
 }  // namespace ceilings
 #endif
