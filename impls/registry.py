@@ -151,6 +151,10 @@ class Implementation:
         """
         if reason := self.unavailable(target):
             raise RuntimeError(f"{self.full_name} can't run here: {reason}")
+        if isa is not None and isa not in self.isas:
+            raise ValueError(f"unknown isa {isa!r} of {self.full_name}; there are {', '.join(self.isas) or 'none to choose'}")
+        if threads != 1 and (threads < 1 or not self.threaded):
+            raise ValueError(f"threads is {threads}; {self.full_name} takes {'1 or more' if self.threaded else '1'}")
         merged = {**self.operator.params, **self.options, **(params or {})}
         return self.code().bind(self, pass_, inputs, outputs, target=target, isa=isa, threads=threads, params=merged)
 

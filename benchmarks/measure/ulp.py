@@ -3,7 +3,7 @@
 - The unit is the spacing of the dtype's numbers in the binade of the oracle's unrounded value; below the smallest normal
   number it is the subnormal spacing. A correctly rounded result is at most 0.5 away.
 - NaN for NaN and the same infinity count 0; any other mismatch of NaN or infinity is infinitely wrong. Where the oracle's
-  value lies past the dtype's largest finite number, infinity counts as the next number of the grid.
+  value lies past the dtype's largest finite number, infinity counts as the next number of the grid, and the grid ends there.
 - float32 and bfloat16 results below 2^-126 may be flushed to 0, as processors do with flush-to-zero set: such an element
   counts 0 and is reported apart, as ``flushed``. float16 subnormals are within float32's normal range and get no leave.
 """
@@ -51,10 +51,11 @@ def ulp_error(actual: np.ndarray, expected: np.ndarray, dtype: str, scale: np.nd
     grid = GRIDS[dtype]
     got = np.asarray(actual).astype(np.float64)
     expected = np.asarray(expected, np.float64)
-    overflowed = np.isinf(got) & np.isfinite(expected) & (np.abs(expected) >= grid.largest)
-    if overflowed.any():
-        beyond = grid.largest + spacing(np.array(grid.largest), dtype)
-        got[overflowed] = np.copysign(beyond, got[overflowed])
+    beyond = grid.largest + spacing(np.array([grid.largest]), dtype)[0]
+    past = np.isfinite(expected) & (np.abs(expected) >= grid.largest)
+    if past.any():
+        expected = np.where(past, np.clip(expected, -beyond, beyond), expected)
+        got[past] = np.clip(got[past], -beyond, beyond)
     with np.errstate(invalid="ignore", over="ignore"):
         same = (got == expected) | (np.isnan(got) & np.isnan(expected))
         error = np.abs(got - expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ def gpus() -> tuple[str, ...]:
         return tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
     finally:
         pynvml.nvmlShutdown()
+
+
+@cache
+def torch_without_cuda() -> str | None:
+    """Why the torch installed here can't use a GPU, by its version (2.13.0+cpu) alone; ``None`` when it may."""
+    try:
+        installed = version("torch")
+    except PackageNotFoundError:
+        return "torch is not installed"
+    return f"torch {installed} is built without CUDA" if installed.endswith("+cpu") else None
 
 
 def no_gpu(target: str) -> str | None:

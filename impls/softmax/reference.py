@@ -1,4 +1,4 @@
-"""The truth about the softmax family: float64 oracles in NumPy, their scales, and the invariants of every result.
+"""The truth about the softmax family: float64 oracles in NumPy, with scales and invariants, and PyTorch's.
 
 Oracles take (rows, n) float64 arrays and return a tuple of float64 outputs. float64 is wide enough throughout: x - max is
 off by at most 745 * 2^-53 wherever exp(x - max) is not 0, and whatever cancels is measured against a scale named here.
@@ -7,9 +7,15 @@ NaN and infinity come out of the formulas as PyTorch's policy has them; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .._backends import arrays, probe
+
+if TYPE_CHECKING:
+    from ..registry import Implementation
 
 quiet = np.errstate(all="ignore")
 
@@ -121,6 +127,7 @@ def zero_where_masked(x: np.ndarray, y: np.ndarray, eps: float) -> str | None:
     return f"{int(masked.sum())} masked elements are not exactly 0" if masked.any() else None
 
 
+@quiet
 def at_least_the_maximum(x: np.ndarray, lse: np.ndarray, eps: float) -> str | None:
     """lse >= max x, but for a rounding of lse."""
     below = x.max(-1) - lse
@@ -130,3 +137,46 @@ def at_least_the_maximum(x: np.ndarray, lse: np.ndarray, eps: float) -> str | No
 def _first_beyond(distance: np.ndarray, allowed: float, message: str) -> str | None:
     worst = float(np.max(np.nan_to_num(distance, nan=0.0, posinf=0.0), initial=0.0))
     return message.format(worst, allowed) if worst > allowed else None
+
+
+# The same from PyTorch, in float64, rounded once to the output's dtype.
+
+
+def unavailable(implementation: Implementation, target: str) -> str | None:
+    return probe.missing("torch") or (probe.torch_without_cuda() if target.startswith("cuda") else None)
+
+
+def bind(
+    implementation: Implementation,
+    pass_: str,
+    inputs: tuple[Any, ...],
+    outputs: tuple[Any, ...],
+    *,
+    target: str = "cpu",
+    isa: str | None = None,
+    threads: int = 1,
+    params: Mapping[str, Any] | None = None,
+) -> Callable[[], None]:
+    """PyTorch's own function on float64 copies of the inputs: NumPy arrays on the CPU, torch tensors on a GPU."""
+    import torch
+
+    aten = torch.ops.aten
+    functions: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
+        ("softmax", "forward"): lambda x: torch.softmax(x, -1),
+        ("softmax", "backward"): lambda y, dy: aten._softmax_backward_data(dy, y, -1, torch.float64),
+        ("log_softmax", "forward"): lambda x: torch.log_softmax(x, -1),
+        ("log_softmax", "backward"): lambda y, dy: aten._log_softmax_backward_data(dy, y, -1, torch.float64),
+        ("logsumexp", "forward"): lambda x: torch.logsumexp(x, -1),
+        ("logsumexp", "backward"): lambda x, lse, dlse: (x - lse[..., None]).exp() * dlse[..., None],
+    }
+    compute = functions[implementation.operator.name, pass_]
+    if target != "cpu":
+        return lambda: outputs[0].copy_(compute(*(tensor.double() for tensor in inputs)))
+    arrays.check(implementation, pass_, inputs, outputs)
+
+    @quiet
+    def run() -> None:
+        result = compute(*(torch.from_numpy(array.astype(np.float64, order="C")) for array in inputs))
+        np.copyto(outputs[0], result.numpy(), casting="unsafe")
+
+    return run
