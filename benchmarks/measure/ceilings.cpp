@@ -5,7 +5,6 @@
 #include <numeric>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <nanobind/nanobind.h>
@@ -14,19 +13,21 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "benchmarks/measure/ceilings.cpp"
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-#include "hwy/cache_control.h"
+#include <hwy/foreach_target.h>
+
+#include "_backends/simd-inl.h"
+#include "_backends/threads.h"
+#include <hwy/cache_control.h>
 
 #ifndef ULPROOF_CEILINGS_ONCE
 #define ULPROOF_CEILINGS_ONCE
-namespace ceilings {
+namespace ulproof {
 
 // One sweep over `bytes` bytes; returns a value that depends on all of them where nothing is written.
 using Sweep = double (*)(const void* source, void* destination, size_t bytes);
 
 struct Kernels {
-  Sweep read, copy, stream_copy, fma_float32, fma_float64;
+  Sweep read, copy, stream_copy, fma_float32, fma_float64, exp_float32;
 };
 
 constexpr size_t kBlock = 768;  // bytes: 12 vectors of AVX-512, 24 of AVX2; the arithmetic kernels work on whole blocks
@@ -34,13 +35,12 @@ constexpr size_t kFmas = 64;    // multiply-adds per element of a block
 constexpr size_t kPart = 12288;  // bytes: threads get multiples of whole pages and of whole blocks
 constexpr size_t kAhead = 2048; // bytes that the out-of-cache sweeps prefetch ahead
 
-}  // namespace ceilings
+}  // namespace ulproof
 #endif
 
 HWY_BEFORE_NAMESPACE();
-namespace ceilings {
+namespace ulproof {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
 // Two halves walked at once keep more of the prefetchers and more DRAM pages busy than one stream does.
 double Read(const void* source, void*, size_t bytes) {
@@ -131,18 +131,32 @@ double Fma(const void* source, void*, size_t bytes) {
 double FmaFloat32(const void* source, void* destination, size_t bytes) { return Fma<float>(source, destination, bytes); }
 double FmaFloat64(const void* source, void* destination, size_t bytes) { return Fma<double>(source, destination, bytes); }
 
-constexpr Kernels kKernels = {Read, CopyPlain, CopyStream, FmaFloat32, FmaFloat64};
+// The exponential that softmax uses, summed rather than stored: a store would hide some of it.
+double Exp(const void* source, void*, size_t bytes) {
+  const auto* from = static_cast<const float*>(source);
+  const Exponential exponential(Reference{}, 1.0);
+  VF a = hn::Zero(f32), b = a, c = a, d = a;
+  for (size_t i = 0; i < bytes / kBlock * kBlock / 4; i += 4 * kLanes) {
+    a = hn::Add(a, exponential(hn::LoadU(f32, from + i)));
+    b = hn::Add(b, exponential(hn::LoadU(f32, from + i + kLanes)));
+    c = hn::Add(c, exponential(hn::LoadU(f32, from + i + 2 * kLanes)));
+    d = hn::Add(d, exponential(hn::LoadU(f32, from + i + 3 * kLanes)));
+  }
+  return hn::GetLane(hn::SumOfLanes(f32, hn::Add(hn::Add(a, b), hn::Add(c, d))));
+}
+
+constexpr Kernels kKernels = {Read, CopyPlain, CopyStream, FmaFloat32, FmaFloat64, Exp};
 
 }  // namespace HWY_NAMESPACE
-}  // namespace ceilings
+}  // namespace ulproof
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "hwy/targets.h"
+#include <hwy/targets.h>
 
 namespace nb = nanobind;
 
-namespace ceilings {
+namespace ulproof {
 namespace {
 
 struct Isa {
@@ -177,6 +191,7 @@ const Kind kKinds[] = {
     {"stream-copy", &Kernels::stream_copy, nb::dtype<float>(), true, 0},
     {"fma-float32", &Kernels::fma_float32, nb::dtype<float>(), false, 2 * kFmas * kBlock / 4},
     {"fma-float64", &Kernels::fma_float64, nb::dtype<double>(), false, 2 * kFmas * kBlock / 8},
+    {"exp-float32", &Kernels::exp_float32, nb::dtype<float>(), false, kBlock / 4},
 };
 
 template <typename Table>
@@ -213,16 +228,14 @@ nb::object Bind(const std::string& kind_name, const std::string& isa_name, nb::o
   return nb::cpp_function([=]() {
     const auto* from = static_cast<const char*>(source.data());
     auto* to = kind.writes ? static_cast<char*>(destination.data()) : nullptr;
-    const auto work = [=](size_t thread, double* result) {
+    std::vector<double> results(threads);
+    ThreadPool::Instance().Run(threads, threads, [&](size_t thread) {
       const size_t begin = std::min(thread * part, bytes);
       const size_t size = thread + 1 == threads ? bytes - begin : std::min(part, bytes - begin);
-      for (size_t i = 0; i < sweeps; ++i) *result = sweep(from + begin, to + begin, size);
-    };
-    std::vector<double> results(threads);
-    std::vector<std::thread> others;
-    for (size_t thread = 1; thread < threads; ++thread) others.emplace_back(work, thread, &results[thread]);
-    work(0, &results[0]);
-    for (auto& other : others) other.join();
+      double result = 0.0;
+      for (size_t i = 0; i < sweeps; ++i) result = sweep(from + begin, to + begin, size);
+      results[thread] = result;
+    });
     return std::accumulate(results.begin(), results.end(), 0.0);
   });
 }
@@ -248,32 +261,33 @@ nb::tuple Kinds() {
 }
 
 }  // namespace
-}  // namespace ceilings
+}  // namespace ulproof
 
 NB_MODULE(_ceilings, m) {
   m.doc() = "Kernels whose rates are this machine's roofs; they do the work, the ruler does the timing.";
-  m.def("isas", &ceilings::Isas, "The instruction sets that this CPU has and this build holds, widest first.");
-  m.def("kinds", &ceilings::Kinds, "The kinds of work.");
-  m.def("bind", &ceilings::Bind, nb::arg("kind"), nb::arg("isa"), nb::arg("dst").none(), nb::arg("src"),
+  m.def("isas", &ulproof::Isas, "The instruction sets that this CPU has and this build holds, widest first.");
+  m.def("kinds", &ulproof::Kinds, "The kinds of work.");
+  m.def("bind", &ulproof::Bind, nb::arg("kind"), nb::arg("isa"), nb::arg("dst").none(), nb::arg("src"),
         nb::arg("threads") = 1, nb::arg("sweeps") = 1,
         R"(Return a zero-argument callable that does `sweeps` sweeps of one kind of work and nothing else.
 
 kind     read: load every byte; copy: plain stores; stream-copy: stores that bypass the caches;
-         fma-float32, fma-float64: 64 multiply-adds on each element, in registers.
+         fma-float32, fma-float64: 64 multiply-adds on each element, in registers; exp-float32: one accurate
+         exponential of each element, summed.
 isa      one of isas().
 src      one-dimensional or larger, C-contiguous, float32 (float64 for fma-float64); start it on a page
          boundary, or vectors straddle cache lines. Arithmetic kinds want it in L1 (a few KiB) and use
          whole blocks of 768 bytes.
 dst      the same size and dtype as src for the copies, None otherwise; touch it before timing.
-threads  the work is split into that many contiguous parts; threads beyond the first are started by each
-         call, which costs tens of microseconds: give them milliseconds of work.
+threads  the work is split into that many contiguous parts, one for each thread of a pool that sleeps between calls;
+         waking it costs microseconds.
 sweeps   repeats inside one call, so that small buffers are not timed with the call around them.
 
 Calling it returns a number that depends on the work: the sum of the 32-bit words modulo 2^32 and
 threads for read, a sum of lanes for the arithmetic kinds, 0 for the copies. Raises ValueError or TypeError
 that says what was wrong and what is allowed.)");
-  m.def("work", &ceilings::Work, nb::arg("kind"), nb::arg("nbytes"),
-        R"(Units of work in one sweep over a source of `nbytes` bytes: bytes read plus bytes written, or floating-point
-operations (a multiply-add is two).)");
+  m.def("work", &ulproof::Work, nb::arg("kind"), nb::arg("nbytes"),
+        R"(Units of work in one sweep over a source of `nbytes` bytes: bytes read plus bytes written, floating-point
+operations (a multiply-add is two), or exponentials.)");
 }
 #endif
