@@ -8,6 +8,7 @@ machine can't run shows ``n/a``.
 from __future__ import annotations
 
 import time
+from math import prod
 from typing import Any
 
 from .cases import CASES
@@ -15,61 +16,62 @@ from .workload import ready
 
 
 class _Operator:
-    """A row is a process of its own, so it draws its inputs once and runs in a second or two."""
+    """A row is a process of its own: it draws its inputs, binds, and measures one thing."""
 
     version = "1"
     timeout = 120
     warmup_time = 0.05
     repeat = (3, 5, 2.0)
     rounds = 2
-    param_names = ("implementation", "target", "shape")
-    dtype = "float32"
+    param_names = ("implementation", "target", "dtype", "shape")
     pass_ = "forward"
 
-    def setup(self, implementation: str, target: str, shape: str) -> None:
-        self.workload = ready(implementation, target, shape, self.dtype, self.pass_)
-        elements = 1
-        for extent in shape.split("x"):
-            elements *= int(extent)
-        self.number = max(1, (1 << 20) // elements)
-
-    def time_call(self, implementation: str, target: str, shape: str) -> None:
-        self.workload.call()
+    def setup(self, implementation: str, target: str, dtype: str, shape: str) -> None:
+        self.workload = ready(implementation, target, shape, dtype, self.pass_)
+        self.call = self.workload.call
+        self.number = max(1, (1 << 20) // prod(map(int, shape.split("x"))))
 
 
 class _Forward(_Operator):
-    def track_seconds_per_gigabyte(self, implementation: str, target: str, shape: str) -> dict[str, Any]:
-        call, number = self.workload.call, self.number
-        call()
+    def time_forward(self, *row: str) -> None:
+        self.call()
+
+    def track_seconds_per_gigabyte(self, *row: str) -> dict[str, Any]:
+        self.call()
         samples = []
         for _ in range(7):
             begin = time.perf_counter()
-            for _ in range(number):
-                call()
-            samples.append((time.perf_counter() - begin) / number / self.workload.nbytes * 1e9)
-        return {"samples": samples, "number": number}
+            for _ in range(self.number):
+                self.call()
+            samples.append((time.perf_counter() - begin) / self.number / self.workload.nbytes * 1e9)
+        return {"samples": samples, "number": self.number}
 
     track_seconds_per_gigabyte.unit = "seconds/GB"  # type: ignore[attr-defined]
 
-    def track_max_ulp(self, implementation: str, target: str, shape: str) -> float:
+    def track_max_ulp(self, *row: str) -> float:
         return self.workload.max_ulp()
 
     track_max_ulp.unit = "ULP"  # type: ignore[attr-defined]
 
 
+class _Backward(_Operator):
+    pass_ = "backward"
+
+    def time_backward(self, *row: str) -> None:
+        self.call()
+
+
 def _classes() -> dict[str, type]:
-    """``SoftmaxCpu``, ``SoftmaxCpuBackward``, ``SoftmaxGpu`` and so on; the backward pass over the last shape alone."""
-    made: dict[str, type] = {}
+    """``SoftmaxCpu``, ``SoftmaxCpuBackward``, ``SoftmaxGpu`` and so on, in float32; backward over the last shape alone."""
+    made = {}
     for operator, case in CASES.items():
-        for target in ("cpu", "cuda:0"):
-            name = operator.title().replace("_", "") + ("Cpu" if target == "cpu" else "Gpu")
+        for target, device in (("cpu", "Cpu"), ("cuda:0", "Gpu")):
             listed = [f"{operator}:{each}" for each in case.implementations if target in case.targets(each)]
-            made[name] = type(name, (_Forward,), {"params": (listed, [target], list(case.shapes))})
-            if "backward" in case.passes:
-                members = {"params": (listed, [target], [case.shapes[-1]]), "pass_": "backward"}
-                made[name + "Backward"] = type(name + "Backward", (_Operator,), members)
-    for made_class in made.values():
-        made_class.__module__ = __name__
+            for pass_, base, shapes in (("forward", _Forward, case.shapes), ("backward", _Backward, case.shapes[-1:])):
+                if pass_ in case.passes and listed:
+                    name = operator.title().replace("_", "") + device + base.__name__.removeprefix("_").removeprefix("Forward")
+                    params = (listed, [target], ["float32"], list(shapes))
+                    made[name] = type(name, (base,), {"params": params, "__module__": __name__})
     return made
 
 
