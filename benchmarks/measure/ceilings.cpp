@@ -135,14 +135,13 @@ double FmaFloat64(const void* source, void* destination, size_t bytes) { return 
 double Exp(const void* source, void*, size_t bytes) {
   const auto* from = static_cast<const float*>(source);
   const Exponential exponential(Reference{}, 1.0);
-  VF a = hn::Zero(f32), b = a, c = a, d = a;
+  VF sum = hn::Zero(f32);
   for (size_t i = 0; i < bytes / kBlock * kBlock / 4; i += 4 * kLanes) {
-    a = hn::Add(a, exponential(hn::LoadU(f32, from + i)));
-    b = hn::Add(b, exponential(hn::LoadU(f32, from + i + kLanes)));
-    c = hn::Add(c, exponential(hn::LoadU(f32, from + i + 2 * kLanes)));
-    d = hn::Add(d, exponential(hn::LoadU(f32, from + i + 3 * kLanes)));
+    const VF a = exponential(hn::LoadU(f32, from + i)), b = exponential(hn::LoadU(f32, from + i + kLanes));
+    const VF c = exponential(hn::LoadU(f32, from + i + 2 * kLanes)), d = exponential(hn::LoadU(f32, from + i + 3 * kLanes));
+    sum = hn::Add(sum, hn::Add(hn::Add(a, b), hn::Add(c, d)));
   }
-  return hn::GetLane(hn::SumOfLanes(f32, hn::Add(hn::Add(a, b), hn::Add(c, d))));
+  return hn::GetLane(hn::SumOfLanes(f32, sum));
 }
 
 constexpr Kernels kKernels = {Read, CopyPlain, CopyStream, FmaFloat32, FmaFloat64, Exp};
