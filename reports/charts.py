@@ -1,0 +1,345 @@
+"""The charts, as SVG that takes its colours from the page, or as one picture that stands alone."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from . import units
+from .looks import LIGHT, Look, looks
+from .sweeps import RIVALS, Sweep, crossover, sweeps
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# In the page, what is drawn in these colours of the light theme becomes a CSS variable.
+INK, MUTED, GRID, BAND = "#1b1f24", "#59636e", "#d5dbe1", "#f1f4f7"
+VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", BAND: "var(--band)"}
+VARIABLES |= {colour: f"var(--c{place})" for place, colour in enumerate(LIGHT)}
+LEVELS = ("L1", "L2", "L3", "DRAM")
+
+SETTINGS = {
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.minor.visible": False,
+    "ytick.minor.visible": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.0,
+}
+
+
+def _figure(width: float = 5.6, height: float = 3.5, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _svg(figure: Figure, name: str, titles: Mapping[str, str], label: str) -> str:
+    """The figure as inline SVG: unique ids, colours by variable, no fonts, no clutter, a title on each marked point."""
+    import matplotlib
+
+    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.S)
+    text = re.sub(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg \1 role="img" aria-label="{escape(label)}">', text, count=1)
+    text = re.sub(r"<defs>\s*</defs>", "", text)
+    for gid, title in titles.items():
+        text = text.replace(f'<g id="{gid}">', f"<g><title>{escape(title)}</title>")
+    used = set(re.findall(r"(?:href=\"#|url\(#)([\w-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r"font: ([\d.]+px)[^;\"]*|font-size: ([\d.]+px); font-family: [^;\"]*", r"font-size: \1\2", text)
+    text = re.sub(r"-?\d+\.\d{2,}", lambda match: f"{float(match[0]):.1f}".removesuffix(".0"), text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda match: VARIABLES.get(match[0], match[0]), text)
+    return re.sub(r"\s*\n\s*", "\n", text).replace("<g>\n</g>\n", "")
+
+
+def _style(look: Look) -> dict[str, Any]:
+    dashes = tuple(float(part) for part in look.dash.split())
+    return {"color": LIGHT[look.colour], "linestyle": (0, dashes) if dashes else "-"}
+
+
+def _decades(axis: Any, unit: str, factor: float = 1.0) -> None:
+    """Tick labels in plain words instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    low, high = axis.get_view_interval()
+    wide = math.log10(high / low) > 2.2
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+    if unit == "s":
+        axis.set_major_formatter(FuncFormatter(lambda value, _: units.seconds(value).replace(".00 ", " ").replace(".0 ", " ")))
+    else:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:g}"))
+
+
+def _lengths(axis: Any, values: Iterable[float], formatter: Any = units.length) -> None:
+    """A tick for every fourth power of two, so that labels never touch."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+    low, high = math.log2(min(values)), math.log2(max(values))
+    step = 4 if high - low > 12 else 2
+    axis.set_major_locator(FixedLocator([2.0**power for power in range(step * math.ceil(low / step), int(high) + 1, step)]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: formatter(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _rates(ceilings: pd.DataFrame, sweep: Sweep, *names: str) -> dict[str, float]:
+    """The best measured rate by memory level ("" for arithmetic), of this target, ISA and thread count where there is one."""
+    here = ceilings[(ceilings["target"] == sweep.target) & ceilings["ceiling"].isin(names) & ceilings["rate"].notna()]
+    for column, value in (("isa", sweep.isa), ("threads", sweep.threads), ("dtype", sweep.dtype)):
+        same = here[here[column] == value] if value is not None else here.iloc[:0]
+        here = same if len(same) else here
+    return {str(level): float(rate) for level, rate in here.groupby(here["level"].fillna(""))["rate"].max().items()}
+
+
+def draw_throughput(
+    axes: Axes, sweep: Sweep, caches: Mapping[str, int], ceilings: pd.DataFrame, look: Mapping[str, Look]
+) -> dict[str, str]:
+    """Useful GB/s over the working set: the cache levels as bands, the measured copy rate of each as a grey step."""
+    lines = sweep.lines("hot", "graph", "cold")
+    titles = {}
+    sizes = [size for part in lines.values() for size in part["bytes"]]
+    low, high = min(sizes) / 1.6, max(sizes) * 1.6
+    top = max((part["bytes"] / part["seconds.median"]).max() for part in lines.values())
+    copies = _rates(ceilings, sweep, "copy", "stream-copy")
+    edges = [low, *(caches[level] for level in LEVELS[:-1] if level in caches and low < caches[level] < high), high]
+    names = [level for level in LEVELS if level in caches and caches[level] > low]
+    names = [level for level in names if level == names[0] or edges[0] < caches[level]][: len(edges) - 1]
+    names += ["DRAM"] if len(names) < len(edges) - 1 else []
+    for place, (name, left, right) in enumerate(zip(names, edges, edges[1:], strict=False)):
+        if place % 2 == 0:
+            axes.axvspan(left, right, color=BAND, linewidth=0, zorder=0)
+        axes.text(
+            math.sqrt(left * right), 1.0, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", color=MUTED
+        )
+        if name in copies:
+            axes.hlines(copies[name], left, right, color=MUTED, linewidth=1.0, zorder=1)
+    for place, (name, part) in enumerate(lines.items()):
+        rate = part["bytes"] / part["seconds.median"]
+        gid = f"line-{place}"
+        axes.plot(part["bytes"], rate, marker=look[name].marker, gid=gid, **_style(look[name]))
+        titles[gid] = name
+    axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="working set (inputs and outputs)", ylabel="achieved GB/s")
+    bottom = min((part["bytes"] / part["seconds.median"]).min() for part in lines.values())
+    ceiling = max([top, *(rate for level, rate in copies.items() if level in names)])
+    axes.set_ylim(max(bottom, ceiling / 1000) / 1.3, ceiling * 1.35)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    _lengths(axes.xaxis, (low, high), units.size)
+    _decades(axes.yaxis, "", 1e-9)
+    found = crossover(sweep, RIVALS[0], "hot", "graph", "cold")
+    if found and 0 < found.length < math.inf:
+        axes.axvline(found.bytes, color=INK, linewidth=1.0, linestyle=(0, (2, 2)), zorder=4)
+        left_half = math.log(found.bytes / low) < 0.62 * math.log(high / low)
+        text = f"two-pass ahead\nfrom n ≈ {rounded(found.length)}"
+        axes.annotate(
+            text,
+            (found.bytes, 0.03),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(5 if left_half else -5, 0),
+            textcoords="offset points",
+            ha="left" if left_half else "right",
+            va="bottom",
+            fontweight="bold",
+        )
+    return titles
+
+
+def rounded(value: float) -> str:
+    """A length read off a chart: two significant digits."""
+    return f"{float(f'{value:.2g}'):,.0f}"
+
+
+def draw_latency(axes: Axes, sweep: Sweep, look: Mapping[str, Look]) -> dict[str, str]:
+    """Time of a call over the length, inputs and outputs out of cache."""
+    lines = sweep.lines("cold", "hot", "graph")
+    titles = {}
+    for place, (name, part) in enumerate(lines.items()):
+        gid = f"line-{place}"
+        axes.plot(part[sweep.axis], part["seconds.median"], marker=look[name].marker, gid=gid, **_style(look[name]))
+        titles[gid] = name
+    axes.set(xscale="log", yscale="log", xlabel=f"length {sweep.axis[5:]}", ylabel="time of a call")
+    axes.grid(color=GRID, linewidth=0.6)
+    _lengths(axes.xaxis, axes.get_xlim())
+    _decades(axes.yaxis, "s")
+    return titles
+
+
+def _lengths_shown(lines: Mapping[str, pd.DataFrame], axis: str) -> list[float]:
+    """At most four of the lengths, spread evenly, the longest among them."""
+    every = sorted({n for part in lines.values() for n in part[axis] if n >= 1024}) or sorted(
+        {n for part in lines.values() for n in part[axis]}
+    )
+    count = min(4, len(every))
+    return [every[round(place * (len(every) - 1) / max(1, count - 1))] for place in range(count)]
+
+
+def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, str]:
+    """flop/s over flop per byte as the algorithm moves them, under slanted memory roofs and flat arithmetic ones."""
+    lines = {
+        name: part[part["flops"].notna() & part["bytes"].notna()] for name, part in sweep.lines("hot", "graph", "cold").items()
+    }
+    lines = {name: part for name, part in lines.items() if len(part)}
+    shown = _lengths_shown(lines, sweep.axis)
+    titles: dict[str, str] = {}
+    columns: dict[float, int] = {}
+    spots = []
+    for place, (name, part) in enumerate(lines.items()):
+        part = part[part[sweep.axis].isin(shown)]
+        if not len(part):
+            continue
+        intensity = float((part["flops"] / part["moved_bytes"].fillna(part["bytes"])).median())
+        neighbour = next((x for x in columns if abs(math.log(x / intensity)) < 0.03), intensity)
+        columns[neighbour] = columns.get(neighbour, 0) + 1
+        x = neighbour * 1.09 ** (columns[neighbour] - 1)
+        speeds = part["flops"] / part["seconds.median"]
+        axes.plot([x] * len(part), speeds, linewidth=0.8, color=LIGHT[look[name].colour], alpha=0.5, zorder=3)
+        for row, (n, speed) in enumerate(zip(part[sweep.axis], speeds, strict=True)):
+            size = 3.0 + 1.5 * shown.index(n)
+            gid = f"point-{place}-{row}"
+            record = part.iloc[row]
+            hollow = "none" if look[name].dash else LIGHT[look[name].colour]
+            axes.plot(
+                [x],
+                [speed],
+                look[name].marker,
+                markersize=size,
+                color=LIGHT[look[name].colour],
+                markerfacecolor=hollow,
+                gid=gid,
+                zorder=4,
+            )
+            roof = record["roof.seconds"] / record["seconds.median"]
+            titles[gid] = (
+                f"{name}, n = {int(n):,}: {units.seconds(record['seconds.median'])}, {units.percent(roof)} of its roof"
+            )
+            spots.append((x, speed, n))
+    low_x, high_x = min(x for x, _, _ in spots) / 2.2, max(x for x, _, _ in spots) * 3.2
+    memory = _rates(ceilings, sweep, "copy", "stream-copy")
+    flat = _flat_roofs(lines, ceilings, sweep)
+    top = max([y for y, _ in flat] + [y for _, y, _ in spots]) * 1.7
+    bottom = max(min(y for _, y, _ in spots), top / 3000) / 2
+    axes.set(xscale="log", yscale="log", xlim=(low_x, high_x), ylim=(bottom, top))
+    axes.set(xlabel="flop per byte, as the algorithm moves them", ylabel="Gflop/s")
+    compute = max((y for y, _ in flat), default=top)
+    box = axes.get_figure().get_size_inches() / (len(axes.get_figure().axes) ** 0.5)  # type: ignore[union-attr]
+    angle = math.degrees(math.atan((box[1] * 0.78 / math.log10(top / bottom)) / (box[0] * 0.86 / math.log10(high_x / low_x))))
+    for level, rate in sorted(memory.items(), key=lambda item: item[1]):
+        right = min(high_x, compute / rate)
+        axes.plot([low_x, right], [rate * low_x, rate * right], color=MUTED, linewidth=1.1, zorder=1)
+        start = max(low_x * 1.06, bottom * 1.15 / rate)
+        axes.text(
+            start,
+            start * rate * 1.05,
+            f"{level} {units.rate(rate, 'B/s')}",
+            rotation=angle,
+            rotation_mode="anchor",
+            color=MUTED,
+            va="bottom",
+            fontsize=8,
+        )
+    for height, label in flat:
+        slowest = max(memory.values(), default=height / low_x)
+        axes.plot([max(low_x, height / slowest), high_x], [height, height], color=MUTED, linewidth=1.1, zorder=1)
+        axes.text(high_x / 1.04, height * 1.04, label, ha="right", va="bottom", color=MUTED, fontsize=8)
+    right_column = max(x for x, _, _ in spots)
+    for x, speed, n in spots:
+        if x == right_column:
+            axes.annotate(units.length(n), (x, speed), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.grid(color=GRID, linewidth=0.5)
+    _decades(axes.xaxis, "")
+    _decades(axes.yaxis, "", 1e-9)
+    return titles
+
+
+def _flat_roofs(lines: Mapping[str, pd.DataFrame], ceilings: pd.DataFrame, sweep: Sweep) -> list[tuple[float, str]]:
+    """Arithmetic roofs in flop/s with their labels; the exponential's depends on how many an algorithm evaluates."""
+    roofs = []
+    fma = max(_rates(ceilings, sweep, "fma").values(), default=0.0)
+    if fma:
+        roofs.append((fma, f"FMA {units.rate(fma, 'flop/s')}"))
+    exp = max(_rates(ceilings, sweep, "exp").values(), default=0.0)
+    every = pd.concat(list(lines.values()))
+    per_exp = sorted({round(ratio, 3) for ratio in every["flops"] / every["exps"] if 0 < ratio < math.inf}, reverse=True)
+    for ratio in per_exp[:2] if exp else []:
+        times = per_exp[0] / ratio
+        label = f"exp {units.rate(exp, 'exp/s')}" if times == 1 else f"exp, evaluated {times:g} times"
+        roofs.append((exp * ratio, label))
+    return roofs
+
+
+def chart(kind: str, sweep: Sweep, caches: Mapping[str, int], ceilings: pd.DataFrame, look: Mapping[str, Look]) -> str:
+    """One chart of a sweep as inline SVG: ``roofline``, ``throughput`` or ``latency``."""
+    import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        figure, (axes,) = _figure()
+        if kind == "roofline":
+            titles = draw_roofline(axes, sweep, ceilings, look)
+        elif kind == "throughput":
+            titles = draw_throughput(axes, sweep, caches, ceilings, look)
+        else:
+            titles = draw_latency(axes, sweep, look)
+    return _svg(figure, f"{kind}-{sweep.name}", titles, f"{kind} of {sweep.label}")
+
+
+def roofline(runs: pd.DataFrame, operators: Sequence[str] = (), fmt: str = "svg") -> bytes:
+    """The rooflines of ``operators`` (all, when none is named) as one SVG or PNG that stands alone.
+
+    Raises ``ValueError`` for another format, an operator that no record names, or when no operator has three lengths timed.
+    """
+    import matplotlib
+    from matplotlib.lines import Line2D
+
+    if fmt not in ("svg", "png"):
+        raise ValueError(f"can't draw a roofline as {fmt!r}; the formats are svg and png")
+    known = list(dict.fromkeys(runs["operator"].dropna()))
+    for operator in operators:
+        if operator not in known:
+            raise ValueError(f"no record of operator {operator!r}; there are {', '.join(known) or 'none'}")
+    chosen = [sweep for sweep in sweeps(runs) if not operators or sweep.operator in operators]
+    if not chosen:
+        raise ValueError("nothing to draw: a roofline needs times at three lengths of one operator")
+    look = looks(runs["implementation"].dropna())
+    ceilings = runs[runs["kind"] == "ceiling"]
+    columns = min(2, len(chosen))
+    with matplotlib.rc_context(SETTINGS):
+        figure, panels = _figure(6.0, 4.4, columns, math.ceil(len(chosen) / columns))
+        for axes in panels[len(chosen) :]:
+            axes.remove()
+        for axes, sweep in zip(panels, chosen, strict=False):
+            draw_roofline(axes, sweep, ceilings, look)
+            axes.set_title(sweep.label, fontsize=9, loc="left")
+            handles = [
+                Line2D([], [], marker=look[name].marker, label=name, **_style(look[name]))
+                for name in sweep.lines("hot", "graph", "cold")
+            ]
+            axes.legend(handles=handles, fontsize=7, frameon=False, loc="lower right")
+    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": "roofline"}):
+        buffer = io.BytesIO()
+        metadata = {"Date": None, "Creator": None} if fmt == "svg" else {"Software": None}
+        figure.savefig(buffer, format=fmt, dpi=144, facecolor="white", metadata=metadata)
+    return buffer.getvalue()

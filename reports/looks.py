@@ -1,0 +1,48 @@
+"""One colour, dash and marker per implementation, the same in every chart and table of a page.
+
+The colours are Okabe and Ito's, darkened for a white page and lightened for a dark one; the page holds both as CSS
+variables ``--c0`` to ``--c7``. Where implementations outnumber colours, dash and marker tell them apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+LIGHT = ("#4a525c", "#0067a3", "#c74f00", "#007a58", "#a33f86", "#9a6700", "#1f86b4", "#6f6700")
+DARK = ("#c5ccd5", "#63b3ed", "#ff8f56", "#36c99f", "#e592c9", "#f0b440", "#8ad6f7", "#ddd257")
+
+SOLID, DASHED, DOTTED = "", "5 2.5", "1.5 2"
+
+
+@dataclass(frozen=True)
+class Look:
+    """``colour`` is a place in the palette, ``dash`` an SVG dash array, ``marker`` a matplotlib marker."""
+
+    colour: int
+    dash: str = SOLID
+    marker: str = "o"
+
+
+# Implementations that share a chart stand apart; a variant with streaming stores has its twin's colour, dashed.
+KNOWN: Mapping[str, Look] = {
+    "peer/torch-eager": Look(0),
+    "simd/two-pass": Look(1),
+    "simd/auto": Look(2, marker="D"),
+    "simd/three-pass-reload": Look(3, marker="s"),
+    "simd/three-pass-recompute": Look(4, marker="^"),
+    "numpy/three-pass": Look(5, marker="X"),
+    "simd/two-pass-as-published": Look(6, marker="v"),
+    "peer/torch-compile": Look(7, marker="P"),
+    "simd/two-pass-stream": Look(1, DASHED),
+    "simd/three-pass-reload-stream": Look(3, DASHED, "s"),
+    "simd/three-pass-recompute-stream": Look(4, DASHED, "^"),
+}
+_SPARE = tuple(Look(colour, dash, marker) for dash in (DOTTED, DASHED, SOLID) for colour, marker in enumerate("oDs^vXP*"))
+
+
+def looks(implementations: Iterable[str]) -> dict[str, Look]:
+    """A look for each, in order of first appearance for those that have none of their own."""
+    spare = itertools.cycle(_SPARE)
+    return {name: KNOWN.get(name) or next(spare) for name in dict.fromkeys(implementations)}

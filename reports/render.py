@@ -1,0 +1,135 @@
+"""The report: one self-contained HTML page from a frame of records."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from . import tables, units
+from .charts import chart, rounded
+from .looks import DARK, LIGHT, Look, looks
+from .sweeps import RIVALS, Crossover, Sweep, crossover, isas_of, sweeps
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
+    """The whole report on the records that ``load`` gives, as one HTML page that asks nothing of any network.
+
+    Raises ``ValueError`` when there is no record at all.
+    """
+    if not len(runs):
+        raise ValueError("nothing to report: the runs hold no record")
+    look = looks(tables.ranked(runs))
+    headers = runs.attrs.get("runs", [])
+    script = (TEMPLATES / "page.js").read_text()
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        seconds=units.seconds, size=units.size, percent=units.percent, ratio=units.ratio, ulp=units.ulp, rate=units.rate
+    )
+    return environment.get_template("page.html").render(
+        title=title,
+        style=(TEMPLATES / "style.css").read_text(),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        palette=list(zip(LIGHT, DARK, strict=True)),
+        look=look,
+        headers=headers,
+        findings=[finding for header in headers for finding in header.get("findings") or []],
+        overview=tables.overview(runs),
+        problems=tables.problems(runs),
+        headline=tables.headline(runs),
+        operators=sections(runs, look),
+        ceilings=tables.ceilings(runs),
+        noise=tables.noise(runs),
+        compiled=tables.compiled(runs),
+        missing=tables.missing(runs),
+        environment=tables.environment(headers),
+        counts=tables.counts(runs),
+        data=packed(tables.records(runs)),
+        columns=embedded(tables.KINDS),
+    )
+
+
+def embedded(document: Any) -> str:
+    """JSON that may stand inside a script element: no ``<`` is left to end it."""
+    return json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def packed(document: Mapping[str, Any]) -> str:
+    """JSON, compressed and in base64: nothing in it can end a script element."""
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def sections(runs: pd.DataFrame, look: Mapping[str, Look]) -> list[dict[str, Any]]:
+    """What the page says of each operator: its charts, what they show in words, and its stability map."""
+    ceilings = runs[runs["kind"] == "ceiling"]
+    by_operator: dict[str, list[Sweep]] = {}
+    for sweep in sweeps(runs):
+        by_operator.setdefault(sweep.operator, []).append(sweep)
+    found = []
+    for operator in dict.fromkeys(runs["operator"].dropna()):
+        figures = []
+        for sweep in by_operator.get(operator, []):
+            caches = cache_sizes(runs, sweep)
+            first = (
+                sweep.isa
+                == isas_of(pd.concat([each.frame for each in by_operator[operator] if each.target == sweep.target]))[0]
+            )
+            for kind in ("roofline", "throughput", "latency") if first else ("throughput",):
+                if kind == "roofline" and not (sweep.frame["flops"].notna() & sweep.frame["bytes"].notna()).any():
+                    continue
+                if kind == "throughput" and not sweep.frame["bytes"].notna().any():
+                    continue
+                figures.append(
+                    {
+                        "kind": kind,
+                        "svg": chart(kind, sweep, caches, ceilings, look),
+                        "label": sweep.label,
+                        "lines": list(sweep.lines(*(("cold",) if kind == "latency" else ("hot", "graph", "cold")))),
+                        "words": crossings(sweep) if kind == "throughput" else [],
+                    }
+                )
+        maps = tables.stability(runs[runs["operator"] == operator])
+        if figures or maps:
+            found.append({"name": operator, "figures": figures, "maps": maps})
+    return found
+
+
+def cache_sizes(runs: pd.DataFrame, sweep: Sweep) -> Mapping[str, int]:
+    """Bytes of each cache level where the sweep ran, from its run's description."""
+    mine = set(sweep.frame["run"])
+    header = next((header for header in runs.attrs.get("runs", []) if header["id"] in mine), {})
+    environment = header.get("environment") or {}
+    if sweep.target.startswith("cuda"):
+        gpus: Sequence[Any] = environment.get("gpus") or []
+        gpu = gpus[int(sweep.target.partition(":")[2] or 0)] if gpus else None
+        return (gpu.get("caches") or {}) if isinstance(gpu, Mapping) else {}
+    caches = (environment.get("cpu") or {}).get("caches") or {}
+    return {level: int(size) for level, size in caches.items() if isinstance(size, int | float)}
+
+
+def crossings(sweep: Sweep) -> list[str]:
+    """Where one algorithm overtakes its rival, in words."""
+    found = [crossover(sweep, pair, "hot", "graph", "cold") for pair in RIVALS]
+    return [in_words(each) for each in found if each]
+
+
+def in_words(found: Crossover) -> str:
+    later, earlier = (name.partition("/")[2] for name in (found.later, found.earlier))
+    if found.length == 0:
+        return f"{later} is ahead of {earlier} at every length measured."
+    if found.length == float("inf"):
+        return f"{later} does not overtake {earlier} at any length measured."
+    return f"{later} overtakes {earlier} at n ≈ {rounded(found.length)}, a working set of {units.size(float(f'{found.bytes:.2g}'))}."
