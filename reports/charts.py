@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # In the page, what is drawn in these colours of the light theme becomes a CSS variable.
-INK, MUTED, GRID, BAND = "#1b1f24", "#59636e", "#d5dbe1", "#f1f4f7"
-VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", BAND: "var(--band)"}
+INK, MUTED, GRID, BAND, PAPER = "#1b1f24", "#59636e", "#d5dbe1", "#eef1f5", "#ffffff"
+VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", BAND: "var(--band)", PAPER: "var(--bg)"}
 VARIABLES |= {colour: f"var(--c{place})" for place, colour in enumerate(LIGHT)}
+BEHIND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}  # of text that lies on lines
 LEVELS = ("L1", "L2", "L3", "DRAM")
 
 SETTINGS = {
@@ -45,10 +46,13 @@ SETTINGS = {
 }
 
 
-def _figure(width: float = 5.6, height: float = 3.5, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def _figure(
+    width: float = 5.6, height: float = 3.5, columns: int = 1, rows: int = 1, head: float = 0.07
+) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows))
+    figure.subplots_adjust(0.105 / columns, 0.135 / rows, 1 - 0.02 / columns, 1 - head / rows, 0.16, 0.26)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
@@ -124,7 +128,7 @@ def draw_throughput(
     titles = {}
     sizes = [size for part in lines.values() for size in part["bytes"]]
     low, high = min(sizes) / 1.6, max(sizes) * 1.6
-    top = max((part["bytes"] / part["seconds.median"]).max() for part in lines.values())
+    top = 1.42 * max((part["bytes"] / part["seconds.median"]).max() for part in lines.values())
     copies = _rates(ceilings, sweep, "copy", "stream-copy")
     edges = [low, *(caches[level] for level in LEVELS[:-1] if level in caches and low < caches[level] < high), high]
     names = [level for level in LEVELS if level in caches and caches[level] > low]
@@ -136,36 +140,53 @@ def draw_throughput(
         axes.text(
             math.sqrt(left * right), 1.0, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", color=MUTED
         )
-        if name in copies:
-            axes.hlines(copies[name], left, right, color=MUTED, linewidth=1.0, zorder=1)
+        if name in copies and copies[name] <= top:
+            axes.hlines(copies[name], left, right, color=MUTED, linewidth=1.2, zorder=1)
+        elif name in copies:
+            above = f"↑ {units.rate(copies[name], 'B/s')}"
+            axes.text(math.sqrt(left * right), top * 0.985, above, ha="center", va="top", color=MUTED, fontsize=8)
     for place, (name, part) in enumerate(lines.items()):
         rate = part["bytes"] / part["seconds.median"]
         gid = f"line-{place}"
         axes.plot(part["bytes"], rate, marker=look[name].marker, gid=gid, **_style(look[name]))
         titles[gid] = name
-    axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="working set (inputs and outputs)", ylabel="achieved GB/s")
-    bottom = min((part["bytes"] / part["seconds.median"]).min() for part in lines.values())
-    ceiling = max([top, *(rate for level, rate in copies.items() if level in names)])
-    axes.set_ylim(max(bottom, ceiling / 1000) / 1.3, ceiling * 1.35)
+    axes.set(xscale="log", xlim=(low, high), ylim=(0, top))
+    axes.set(xlabel="working set (inputs and outputs)", ylabel="achieved GB/s")
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     _lengths(axes.xaxis, (low, high), units.size)
-    _decades(axes.yaxis, "", 1e-9)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
+    _shade_lead(axes, [lines[name] for name in RIVALS[0] if name in lines], [LIGHT[look[name].colour] for name in RIVALS[0]])
     found = crossover(sweep, RIVALS[0], "hot", "graph", "cold")
     if found and 0 < found.length < math.inf:
-        axes.axvline(found.bytes, color=INK, linewidth=1.0, linestyle=(0, (2, 2)), zorder=4)
+        axes.axvline(found.bytes, ymax=0.92, color=INK, linewidth=1.0, linestyle=(0, (2, 2)), zorder=4)
         left_half = math.log(found.bytes / low) < 0.62 * math.log(high / low)
         text = f"two-pass ahead\nfrom n ≈ {rounded(found.length)}"
         axes.annotate(
             text,
-            (found.bytes, 0.03),
+            (found.bytes, 0.91),
             xycoords=axes.get_xaxis_transform(),
             xytext=(5 if left_half else -5, 0),
             textcoords="offset points",
             ha="left" if left_half else "right",
-            va="bottom",
+            va="top",
             fontweight="bold",
+            bbox=BEHIND,
+            zorder=5,
         )
     return titles
+
+
+def _shade_lead(axes: Axes, rivals: Sequence[pd.DataFrame], colours: Sequence[str]) -> None:
+    """Fill between two lines in the colour of the one that is ahead."""
+    if len(rivals) < 2:
+        return
+    both = sorted(set(rivals[0]["bytes"]) & set(rivals[1]["bytes"]))
+    rates = []
+    for part in rivals:
+        rate = (part["bytes"] / part["seconds.median"]).set_axis(part["bytes"])
+        rates.append(rate[~rate.index.duplicated()].reindex(both).to_numpy())
+    for ahead, behind, colour in ((rates[0], rates[1], colours[0]), (rates[1], rates[0], colours[1])):
+        axes.fill_between(both, ahead, behind, where=ahead >= behind, interpolate=True, color=colour, alpha=0.16, linewidth=0)
 
 
 def rounded(value: float) -> str:
@@ -237,7 +258,7 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
                 f"{name}, n = {int(n):,}: {units.seconds(record['seconds.median'])}, {units.percent(roof)} of its roof"
             )
             spots.append((x, speed, n))
-    low_x, high_x = min(x for x, _, _ in spots) / 2.2, max(x for x, _, _ in spots) * 3.2
+    low_x, high_x = min(x for x, _, _ in spots) / 2.2, max(x for x, _, _ in spots) * 7
     memory = _rates(ceilings, sweep, "copy", "stream-copy")
     flat = _flat_roofs(lines, ceilings, sweep)
     top = max([y for y, _ in flat] + [y for _, y, _ in spots]) * 1.7
@@ -245,8 +266,8 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
     axes.set(xscale="log", yscale="log", xlim=(low_x, high_x), ylim=(bottom, top))
     axes.set(xlabel="flop per byte, as the algorithm moves them", ylabel="Gflop/s")
     compute = max((y for y, _ in flat), default=top)
-    box = axes.get_figure().get_size_inches() / (len(axes.get_figure().axes) ** 0.5)  # type: ignore[union-attr]
-    angle = math.degrees(math.atan((box[1] * 0.78 / math.log10(top / bottom)) / (box[0] * 0.86 / math.log10(high_x / low_x))))
+    box = axes.bbox
+    angle = math.degrees(math.atan(box.height / math.log10(top / bottom) / (box.width / math.log10(high_x / low_x))))
     for level, rate in sorted(memory.items(), key=lambda item: item[1]):
         right = min(high_x, compute / rate)
         axes.plot([low_x, right], [rate * low_x, rate * right], color=MUTED, linewidth=1.1, zorder=1)
@@ -264,15 +285,25 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
     for height, label in flat:
         slowest = max(memory.values(), default=height / low_x)
         axes.plot([max(low_x, height / slowest), high_x], [height, height], color=MUTED, linewidth=1.1, zorder=1)
-        axes.text(high_x / 1.04, height * 1.04, label, ha="right", va="bottom", color=MUTED, fontsize=8)
-    right_column = max(x for x, _, _ in spots)
-    for x, speed, n in spots:
-        if x == right_column:
-            axes.annotate(units.length(n), (x, speed), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.text(high_x / 1.04, height * 1.04, label, ha="right", va="bottom", color=MUTED, fontsize=8, bbox=BEHIND, zorder=2)
+    _label_lengths(axes, spots, math.log(top / bottom) / box.height)
     axes.grid(color=GRID, linewidth=0.5)
     _decades(axes.xaxis, "")
     _decades(axes.yaxis, "", 1e-9)
     return titles
+
+
+def _label_lengths(axes: Axes, spots: Sequence[tuple[float, float, float]], per_point: float) -> None:
+    """Lengths beside the rightmost marks, the longest first, leaving out what would cover another."""
+    x = max(x for x, _, _ in spots)
+    taken: list[float] = []
+    for _, speed, n in sorted((spot for spot in spots if spot[0] == x), key=lambda spot: -spot[2]):
+        if all(abs(math.log(speed / other)) > 11 * per_point for other in taken):
+            taken.append(speed)
+            text = f"n = {units.length(n)}"
+            axes.annotate(
+                text, (x, speed), xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, bbox=BEHIND, zorder=3
+            )
 
 
 def _flat_roofs(lines: Mapping[str, pd.DataFrame], ceilings: pd.DataFrame, sweep: Sweep) -> list[tuple[float, str]]:
@@ -296,7 +327,7 @@ def chart(kind: str, sweep: Sweep, caches: Mapping[str, int], ceilings: pd.DataF
     import matplotlib
 
     with matplotlib.rc_context(SETTINGS):
-        figure, (axes,) = _figure()
+        figure, (axes,) = _figure(head=0.07 if kind == "throughput" else 0.03)
         if kind == "roofline":
             titles = draw_roofline(axes, sweep, ceilings, look)
         elif kind == "throughput":

@@ -28,8 +28,10 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
     """
     if not len(runs):
         raise ValueError("nothing to report: the runs hold no record")
-    look = looks(tables.ranked(runs))
     headers = runs.attrs.get("runs", [])
+    runs = runs.copy(deep=False)
+    runs.attrs = {}  # pandas copies them deeply with every slice
+    look = looks(tables.ranked(runs))
     script = (TEMPLATES / "page.js").read_text()
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -48,8 +50,7 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         findings=[finding for header in headers for finding in header.get("findings") or []],
         overview=tables.overview(runs),
         problems=tables.problems(runs),
-        headline=tables.headline(runs),
-        operators=sections(runs, look),
+        operators=sections(runs, headers, look),
         ceilings=tables.ceilings(runs),
         noise=tables.noise(runs),
         compiled=tables.compiled(runs),
@@ -72,17 +73,18 @@ def packed(document: Mapping[str, Any]) -> str:
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
-def sections(runs: pd.DataFrame, look: Mapping[str, Look]) -> list[dict[str, Any]]:
+def sections(runs: pd.DataFrame, headers: Sequence[Mapping[str, Any]], look: Mapping[str, Look]) -> list[dict[str, Any]]:
     """What the page says of each operator: its charts, what they show in words, and its stability map."""
     ceilings = runs[runs["kind"] == "ceiling"]
     by_operator: dict[str, list[Sweep]] = {}
     for sweep in sweeps(runs):
         by_operator.setdefault(sweep.operator, []).append(sweep)
+    fastest = tables.headline(runs)
     found = []
     for operator in dict.fromkeys(runs["operator"].dropna()):
         figures = []
         for sweep in by_operator.get(operator, []):
-            caches = cache_sizes(runs, sweep)
+            caches = cache_sizes(headers, sweep)
             first = (
                 sweep.isa
                 == isas_of(pd.concat([each.frame for each in by_operator[operator] if each.target == sweep.target]))[0]
@@ -102,15 +104,15 @@ def sections(runs: pd.DataFrame, look: Mapping[str, Look]) -> list[dict[str, Any
                     }
                 )
         maps = tables.stability(runs[runs["operator"] == operator])
-        if figures or maps:
-            found.append({"name": operator, "figures": figures, "maps": maps})
+        if figures or maps or operator in fastest:
+            found.append({"name": operator, "figures": figures, "maps": maps, "fastest": fastest.get(operator, [])})
     return found
 
 
-def cache_sizes(runs: pd.DataFrame, sweep: Sweep) -> Mapping[str, int]:
+def cache_sizes(headers: Sequence[Mapping[str, Any]], sweep: Sweep) -> Mapping[str, int]:
     """Bytes of each cache level where the sweep ran, from its run's description."""
     mine = set(sweep.frame["run"])
-    header = next((header for header in runs.attrs.get("runs", []) if header["id"] in mine), {})
+    header = next((header for header in headers if header["id"] in mine), {})
     environment = header.get("environment") or {}
     if sweep.target.startswith("cuda"):
         gpus: Sequence[Any] = environment.get("gpus") or []
@@ -132,4 +134,4 @@ def in_words(found: Crossover) -> str:
         return f"{later} is ahead of {earlier} at every length measured."
     if found.length == float("inf"):
         return f"{later} does not overtake {earlier} at any length measured."
-    return f"{later} overtakes {earlier} at n ≈ {rounded(found.length)}, a working set of {units.size(float(f'{found.bytes:.2g}'))}."
+    return f"{later} overtakes {earlier} at n ≈ {rounded(found.length)} ({units.size(float(f'{found.bytes:.2g}'))} in and out)."

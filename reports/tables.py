@@ -150,16 +150,15 @@ def overview(frame: pd.DataFrame) -> list[Row]:
     return rows
 
 
-def headline(frame: pd.DataFrame, most: int = 16) -> list[Row]:
-    """The fastest implementation of each workload: at most ``most`` rows an operator, forward and float32 first."""
+def headline(frame: pd.DataFrame, most: int = 16) -> dict[str, list[Row]]:
+    """By operator, the fastest implementation of each workload: at most ``most``, forward and float32 first."""
     accuracy, baseline, axes = Accuracy(frame), Baseline(frame), axes_of(frame)
-    fastest = _fastest(frame)
-    rows: list[Row] = []
-    for _, part in fastest.groupby("operator", sort=False):
+    found: dict[str, list[Row]] = {}
+    for operator, part in _fastest(frame).groupby("operator", sort=False):
         order = part.assign(_other=(part["pass"] != "forward") * 1 + (part["dtype"] != "float32") * 1)
         order = order.sort_values(["_other", "target", "threads", *axes], kind="stable").head(most)
-        rows += [_result(row, axes, accuracy, baseline) for row in order.to_dict("records")]
-    return rows
+        found[str(operator)] = [_result(row, axes, accuracy, baseline) for row in order.to_dict("records")]
+    return found
 
 
 def _grouped(rows: pd.DataFrame, columns: Sequence[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
@@ -167,21 +166,20 @@ def _grouped(rows: pd.DataFrame, columns: Sequence[str]) -> list[tuple[tuple[Any
 
 
 def problems(frame: pd.DataFrame) -> list[Row]:
-    """What is wrong, crashed, hung or too fast to be true: a row for each implementation and reason, worst first."""
+    """What is wrong, crashed, hung or too fast to be true: a row for each implementation, worst first, peers last."""
     rows = []
-    columns = ("status", "operator", "implementation", "isa", "dtype", "pass", "reason")
+    columns = ("status", "operator", "implementation", "backend", "isa", "dtype", "pass")
     for key, part in _grouped(frame[frame["status"].isin(TROUBLE)], columns):
         named = dict(zip(columns, map(_some, key), strict=True))
-        shapes = list(dict.fromkeys(shape(row, axes_of(frame)) for row in part.to_dict("records")))
-        inputs = list(dict.fromkeys(part["stress"].dropna()))
-        rows.append(
-            {
-                **named,
-                "count": len(part),
-                "where": ", ".join((inputs or shapes)[:4]) + (" …" if len(inputs or shapes) > 4 else ""),
-            }
-        )
-    return sorted(rows, key=lambda row: STATUSES.index(row["status"]))
+        shapes = (shape(row, axes_of(frame)) for row in part.to_dict("records"))
+        where = list(dict.fromkeys(part["stress"].dropna())) or list(dict.fromkeys(shapes))
+        reasons = list(dict.fromkeys(part["reason"].dropna()))
+        rows.append({**named, "count": len(part), "where": _listed(where, ", "), "reason": _listed(reasons, "; ", 3)})
+    return sorted(rows, key=lambda row: (STATUSES.index(row["status"]), row["backend"] == "peer"))
+
+
+def _listed(words: Sequence[str], between: str, most: int = 6) -> str:
+    return between.join(words[:most]) + (f"{between}and {len(words) - most} more" if len(words) > most else "")
 
 
 def missing(frame: pd.DataFrame) -> list[Row]:
