@@ -13,13 +13,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """``implementations`` by backend/variant, ``shapes`` as labels such as ``1x65536``, axes in the card's order."""
+    """``implementations`` by backend/variant, ``shapes`` as labels such as ``1x65536``, axes in the card's order.
+
+    ``full`` are the shapes that only the full preset adds.
+    """
 
     implementations: tuple[str, ...]
     shapes: tuple[str, ...] = ("1x1024", "1x65536", "1x1048576", "1x16777216", "4096x1024")
     axes: tuple[str, ...] = ("rows", "n")
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     passes: tuple[str, ...] = ("forward", "backward")
+    full: tuple[str, ...] = (
+        *(f"1x{1 << power}" for power in range(4, 27)),
+        *(f"{1 << 22 >> power}x{1 << power}" for power in range(5, 19)),
+    )
 
     def axes_of(self, shape: str) -> Mapping[str, int]:
         """Axis values of a shape label: ``4096x1024`` is 4096 rows of 1024."""

@@ -1,0 +1,333 @@
+"""The process that binds, checks and times, so that a crash, a hang or a lack of memory costs one row and not the run.
+
+``python -m ulproof.benchmarks.worker JOBS ANSWERS PULSE`` takes file descriptors: it reads one job a line, writes its
+answers one a line, JSON both, and keeps in PULSE, which is shared memory, whose turn it is. Standard output and error
+belong to the kernels. It imports a toolchain only when a job's implementation does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import mmap
+import os
+import re
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .measure import caches, environment, statistics
+from .measure.sampling import Effort, OverBudget, Rotation, Sampler, hot, take_turns
+
+PULSE = 256  # bytes: a counter, then the name of the side at work
+TWIN = " (twin)"
+PAGE = 4096
+Answer = dict[str, Any]
+
+
+class Pulse:
+    """Whose turn it is, in memory that outlives a crash: the parent reads it to know whom to blame, and that it beats."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, PULSE)
+
+    def beat(self, name: str) -> None:
+        count = struct.unpack_from("Q", self._memory)[0] + 1
+        struct.pack_into(f"Q{PULSE - 8}s", self._memory, 0, count, name.encode()[: PULSE - 8])
+
+    def read(self) -> tuple[int, str]:
+        count, name = struct.unpack_from(f"Q{PULSE - 8}s", self._memory)
+        return count, name.rstrip(b"\0").decode(errors="replace")
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent is gone, however it went; and be the first that a system without memory kills."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() == 1:  # the parent went before that call
+        os._exit(1)
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError as error:
+        print(f"oom_score_adj: {error}", file=sys.stderr)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A zeroed array that begins on a page and is in memory already."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.empty(size + PAGE, np.uint8)
+    start = -memory.ctypes.data % PAGE
+    array = memory[start : start + size].view(dtype).reshape(shape)
+    array.fill(0)
+    return array
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    copy = aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def checks(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
+    """Numeric checks, an accuracy record each."""
+    from .check import Item
+
+    for fields in job["items"]:
+        item = Item(**{**fields, "axes": tuple(map(tuple, fields["axes"]))})
+        pulse.beat(item.implementation)
+        try:
+            record = item.check()
+        except Exception as error:
+            record = {"status": "crashed", "reason": said(error)}
+        yield {"record": record}
+
+
+def said(error: BaseException) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+class Timing:
+    """One workload on one target: the sides' bound calls, and what timing them in turns gives."""
+
+    def __init__(self, job: Mapping[str, Any], pulse: Pulse) -> None:
+        from ulproof.impls import load
+        from ulproof.impls._backends import arrays, stress
+
+        self.job, self.pulse, self.arrays = job, pulse, arrays
+        self.lookup = load(job["operator"])
+        operator = next(iter(self.lookup.values())).operator
+        self.card = operator.passes[job["pass"]]
+        self.gpu = job["target"].startswith("cuda")
+        self.failures: dict[str, Answer] = {}
+        self.extra: dict[str, Answer] = {}
+        drawn = stress.inputs(operator, job["pass"], job["axes"], job["dtype"], "normal", job["seed"])
+        self.inputs = self.place(tuple(aligned_copy(array) for array in drawn))
+        self.outputs = self.fresh_outputs()
+
+    def place(self, arrays: tuple[np.ndarray, ...]) -> tuple[Any, ...]:
+        return tuple(self.arrays.to_torch(array).to(self.job["target"]) for array in arrays) if self.gpu else arrays
+
+    def fresh_outputs(self) -> tuple[Any, ...]:
+        named = self.arrays.dtype_named
+        return self.place(
+            tuple(
+                aligned(each.shape(self.job["axes"]), named(self.job["dtype"] if each.dtype == "io" else each.dtype))
+                for each in self.card.outputs
+            )
+        )
+
+    def fresh_inputs(self) -> tuple[Any, ...]:
+        return tuple(array.clone() if self.gpu else aligned_copy(array) for array in self.inputs)
+
+    def bind(self, name: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Callable[[], Any]:
+        self.pulse.beat(name)
+        options = {"pass_": self.job["pass"], "target": self.job["target"], "threads": self.job["threads"]}
+        return self.lookup[name].bind(inputs, outputs, isa=self.job["sides"][name], **options)
+
+    def bound(self) -> dict[str, Callable[[], Any]]:
+        """Each side bound and called once. A side that raises is left out and answers with its error."""
+        found = {}
+        for name in self.job["sides"]:
+            gc.collect()
+            before, begin = reset_peak(), time.perf_counter()
+            try:
+                call = self.bind(name, self.inputs, self.outputs)
+                call()
+                self.wait()
+            except Exception as error:
+                self.fail(name, error)
+                continue
+            self.extra[name] = {"first_seconds": time.perf_counter() - begin, "peak_bytes": peak() - before if before else None}
+            found[name] = call
+        return found
+
+    def fail(self, name: str, error: Exception) -> None:
+        status = "unavailable" if type(error) is RuntimeError and "can't run here" in str(error) else "crashed"
+        self.failures[name] = {"status": status, "reason": said(error)}
+
+    def wait(self) -> None:
+        if self.gpu:
+            import torch
+
+            torch.cuda.synchronize(self.job["target"])
+
+    def samplers(self, calls: Mapping[str, Callable[[], Any]], cache: str) -> tuple[dict[str, Sampler], int | None]:
+        """A sampler per side, the twin's among them, and the most calls that one sample may take."""
+        twin = self.job["twin"] if self.job["twin"] in calls else next(iter(calls))
+        if self.gpu:
+            from .measure import gpu
+
+            sides = dict(calls)
+            sides[twin + TWIN] = self.bind(twin, self.fresh_inputs(), self.fresh_outputs())
+            return {name: gpu.sampler(call, cache, self.job["target"]) for name, call in sides.items()}, None
+        nbytes = self.card.nbytes(self.job["axes"], self.job["dtype"])
+        if cache == "hot" or caches.beyond(nbytes):
+            sides = dict(calls)
+            sides[twin + TWIN] = self.bind(twin, self.fresh_inputs(), self.fresh_outputs())
+            return {name: hot(call) if cache == "hot" else Rotation(1).sampler([call]) for name, call in sides.items()}, None
+        count, sweep = caches.copies(nbytes)
+        rotation = Rotation(count, caches.sweeper() if sweep else None)
+        buffers = [(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)]
+        found = {name: rotation.sampler([self.bind(name, *each) for each in buffers]) for name in calls}
+        apart = [(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)]
+        found[twin + TWIN] = rotation.sampler([self.bind(twin, *each) for each in apart])
+        return found, rotation.most
+
+    def as_called(self, names: list[str]) -> dict[str, Sampler]:
+        """The same through the implementation's own call on the user's arrays, allocation included."""
+        found = {}
+        for name in names:
+            implementation = self.lookup[name]
+            arrays = self.inputs
+            if not self.gpu and "torch" in implementation.variant:
+                arrays = tuple(map(self.arrays.to_torch, arrays))
+            options: dict[str, Any] = {"pass_": self.job["pass"]}
+            if self.job["sides"][name]:
+                options["isa"] = self.job["sides"][name]
+            if implementation.threaded:
+                options["threads"] = self.job["threads"]
+            if self.gpu:
+                options["target"] = self.job["target"]
+
+            def call(implementation: Any = implementation, arrays: Any = arrays, options: Any = options) -> None:
+                implementation(*arrays, **options)
+
+            try:
+                self.pulse.beat(name)
+                call()
+            except Exception as error:
+                self.extra[name]["as_called_reason"] = said(error)
+                continue
+            if self.gpu:
+                from .measure import gpu
+
+                found[name] = gpu.sampler(call, "hot", self.job["target"])
+            else:
+                found[name] = hot(call)
+        return found
+
+    def answers(self) -> Iterator[Answer]:
+        job, begin = self.job, time.perf_counter()
+        calls = self.bound()
+        used, taken, noise, reason = 0.0, {}, None, None
+        if calls:
+            sides, most = self.samplers(calls, job["cache"])
+            begin = time.perf_counter()
+            effort = Effort(0.75 * job["seconds"], job["limit"], job["precision"])
+            try:
+                taken = take_turns(sides, effort, seed=job["seed"], most=most, announce=self.announce)
+            except OverBudget:
+                reason = "budget"
+            used = time.perf_counter() - begin
+            twin = next(name for name in sides if name.endswith(TWIN))
+            if taken:
+                noise = statistics.distance(taken.pop(twin), taken[twin.removesuffix(TWIN)])
+        called: dict[str, Any] = {}
+        if taken and job["as_called"]:
+            effort = Effort(0.25 * job["seconds"], min(job["seconds"], job["limit"] - used), 2 * job["precision"])
+            begin = time.perf_counter()
+            try:
+                called = take_turns(self.as_called(list(taken)), effort, seed=job["seed"], announce=self.announce)
+            except OverBudget:
+                called = {}
+            used += time.perf_counter() - begin
+        for name in job["sides"]:
+            if name in self.failures:
+                yield {"side": name, **self.failures[name]}
+            elif reason:
+                yield {"side": name, "status": "not measured", "reason": reason}
+            else:
+                yield {"side": name, "seconds": taken[name], "seconds_as_called": called.get(name), **self.extra[name]}
+        yield {"used": used, "noise": noise}
+
+    def announce(self, name: str) -> None:
+        self.pulse.beat(name.removesuffix(TWIN))
+
+
+def reset_peak() -> int:
+    """Bytes resident now; from here on ``peak`` tells the most. 0 where the system can't say."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except OSError:
+        return 0
+
+
+def peak() -> int:
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    found = re.search(rf"^{field}:\s*(\d+) kB", environment.read("/proc/self/status"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def needed(job: Mapping[str, Any]) -> int:
+    """Bytes that timing a workload takes at least: its copies, the twin's, and what drawing the inputs needs for a while."""
+    from ulproof.impls import operators
+
+    card = operators()[job["operator"]].passes[job["pass"]]
+    nbytes = card.nbytes(job["axes"], job["dtype"])
+    rotated = job["cache"] == "cold" and not caches.beyond(nbytes)
+    copies = 2 * caches.copies(nbytes)[0] if rotated else 1
+    elements = max(int(np.prod(each.shape(job["axes"]), dtype=np.int64)) for each in card.inputs)
+    return (1 + copies) * nbytes + elements * (32 if card.derive else 8)
+
+
+def timing(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
+    """Time the sides of one workload in turns; one answer a side, then the seconds used and the noise."""
+    free = environment.memory()["available"]
+    if (least := needed(job)) > 0.9 * free:
+        reason = f"too little memory: needs {least / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+        for name in job["sides"]:
+            yield {"side": name, "status": "not measured", "reason": reason}
+        yield {"used": 0.0, "noise": None}
+        return
+    pulse.beat("")
+    yield from Timing(job, pulse).answers()
+
+
+def ceilings(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
+    """The roofs of this machine, a ceiling record each."""
+    from .measure.ceilings import measure
+
+    pulse.beat("ceilings")
+    for record in measure(job["target"], job["isas"], job["threads"], job["seconds"], announce=pulse.beat):
+        yield {"record": record}
+
+
+WORK: dict[str, Callable[[Mapping[str, Any], Pulse], Iterator[Answer]]] = {
+    "check": checks,
+    "time": timing,
+    "ceilings": ceilings,
+}
+
+
+def main() -> None:
+    die_with_parent()
+    jobs, answers, shared = (int(argument) for argument in sys.argv[1:4])
+    pulse = Pulse(shared)
+    with os.fdopen(jobs) as lines, os.fdopen(answers, "w", buffering=1) as out:
+        for line in lines:
+            job = json.loads(line)
+            try:
+                for answer in WORK[job["do"]](job, pulse):
+                    out.write(json.dumps(answer) + "\n")
+            except Exception as error:  # of the job as a whole, no side's
+                out.write(json.dumps({"error": said(error), "side": pulse.read()[1]}) + "\n")
+            out.write(json.dumps({"done": True}) + "\n")
+            gc.collect()
+
+
+if __name__ == "__main__":
+    main()
