@@ -116,12 +116,65 @@ REFERENCE = Implementation(
 )
 
 
+def _rows_up_to(**longest: int) -> Callable[[str, Axes, str], str | None]:
+    """The limit of an implementation that holds a whole row on chip, by pass."""
+
+    def limits(pass_: str, axes: Axes, dtype: str) -> str | None:
+        n = axes["n"]
+        return f"takes rows of up to {longest[pass_]} elements, not {n}" if n > longest[pass_] else None
+
+    return limits
+
+
+TRITON_BOUND = within(3.0)
+# Registers of one block of 1024 threads: 32 elements a thread forward, 16 of each input backward, without spills.
+ON_CHIP = _rows_up_to(forward=1 << 15, backward=1 << 14)
+ANY_ROW = _rows_up_to(forward=1 << 30, backward=1 << 30)
+
+
+def _triton(online: tuple[int, int], back: tuple[int, int], online_back: tuple[int, int]) -> tuple[Implementation, ...]:
+    """``online``: reads and writes of a forward pass that can't keep the row; then backward on chip, and backward online."""
+    forward = (1, online[1])
+    exp, exp_back = (2 if online[1] else 1), (0 if online_back[0] == 4 else 1)
+    return (
+        Implementation(
+            "triton",
+            "fused",
+            passes=PASSES,
+            targets=TRITON,
+            bound=TRITON_BOUND,
+            moved=sweeps(forward=forward, backward=back),
+            exps=exps(forward=1, backward=exp_back),
+            limits=ON_CHIP,
+            note="one program holds whole rows in registers",
+        ),
+        Implementation(
+            "triton",
+            "online",
+            passes=PASSES,
+            targets=TRITON,
+            bound=TRITON_BOUND,
+            moved=sweeps(forward=online, backward=online_back),
+            exps=exps(forward=exp, backward=exp_back),
+            limits=ANY_ROW,
+            note="one program a row, a running (maximum, sum) over blocks; for many long rows",
+        ),
+        Implementation(
+            "triton",
+            "two-pass",
+            targets=TRITON,
+            bound=TRITON_BOUND,
+            moved=sweeps(forward=online),
+            exps=exps(forward=exp),
+            limits=ANY_ROW,
+            note="(mantissa, exponent) sums, a row split over many programs; for few, very long rows",
+        ),
+    )
+
+
 def _gpu(backward: bool = True) -> tuple[Implementation, ...]:
     both = PASSES if backward else ("forward",)
     return (
-        Implementation("triton", "fused", passes=both, targets=TRITON),
-        Implementation("triton", "online", passes=both, targets=TRITON),
-        Implementation("triton", "two-pass", targets=TRITON),
         Implementation("cuda", "warp-per-row", passes=both, targets=GPU),
         Implementation("cuda", "block-per-row", passes=both, targets=GPU),
         Implementation("cuda", "online", passes=both, targets=GPU),
@@ -184,6 +237,7 @@ SOFTMAX = Operator(
             note="the paper's polynomial, lane sums and defects",
         ),
         Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
+        *_triton((2, 1), (2, 1), (4, 1)),
         *_gpu(),
         *_peers(),
         Implementation("peer", "xnnpack", "peers", dtypes=("float32",), vouched=False),
@@ -219,6 +273,7 @@ LOG_SOFTMAX = Operator(
         REFERENCE,
         Implementation("numpy", "three-pass", passes=PASSES, bound=within(6), moved=sweeps(forward=(5, 3), backward=(4, 3))),
         Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
+        *_triton((2, 1), (2, 1), (3, 1)),
         *_gpu(),
         *_peers(),
     ),
@@ -257,6 +312,7 @@ LOGSUMEXP = Operator(
             note="x - lse is rounded: 64 ULP at a distance of 64 to 87",
         ),
         Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
+        *_triton((1, 0), (1, 1), (1, 1)),
         *_gpu(),
         *_peers(),
     ),
