@@ -52,7 +52,7 @@ struct Reference {
     if (std::fabs(largest) >= 256.0f) {
       r.shift = largest;
     } else {
-      r.power = std::rint(double(largest) * 1.44269504088896340736);
+      r.power = std::floor(double(largest) * 1.44269504088896340736);  // e^largest / 2^power is in [1, 2)
     }
     return r;
   }
@@ -187,63 +187,47 @@ HWY_INLINE VF MaxKeepNaN(VF bound, VF x) { return hn::Max(bound, x); }
 
 // ---- the exponential
 
-// factor * e^(x - shift) / 2^power for every x up to where that overflows, exactly 0 far below, NaN for NaN.
-//
-// k = x log2(e) is rounded to 1/kLanes; one entry of a table as wide as the vector holds 2^(fraction of k) times the
-// factor, and a polynomial of degree 3 (16 entries), 4 (8) or 5 (4) finishes. The factor and the power are folded into
-// the table and into the constant that rounds k, in double, so they cost neither an instruction nor an error: relative
-// error < 0.03 * 2^-24 beside the rounding of the table entry and of the result, below 1.6 ULP together. Results below
-// 2^-126 are subnormal with AVX-512 and 0 elsewhere. x - shift must be exact and at most 2^17 in the range that matters.
-class Exponential {
+// e^x is root * (1 + t * tail(t)): k = x log2(e) is rounded to 1/kLanes, the root is 2^k from a table as wide as the vector,
+// and a polynomial of degree 3 (16 entries), 4 (8) or 5 (4) does the rest with a relative error below 0.03 * 2^-24.
+// A factor and a power of two are folded into the table and into the constant that rounds k, both formed in double, so
+// they cost neither an instruction nor a rounding.
+class Reduction {
  public:
-  HWY_INLINE Exponential(const Reference& reference, double factor) {
-    int exponent = 0;
-    const double mantissa = std::frexp(factor, &exponent) * 2.0;  // [1, 2)
-    const double scale = exponent - 1 - reference.power;           // factor / 2^power = mantissa * 2^scale
-    // Rotate the table until all of it lies in one binade: then a result is below 2^-126 exactly when its k is.
-    int steps = 0;
-    while (steps + 1 < int(kLanes) && Root(steps + 1) <= mantissa) ++steps;
-    const double rest = mantissa / Root(steps);
+  // For factor * e^(x - shift) / 2^power, of which nothing smaller than 2^lowest is asked for.
+  HWY_INLINE Reduction(const Reference& reference, double factor, double lowest) {
+    uint64_t bits;
+    memcpy(&bits, &factor, sizeof(bits));
+    const double scale = double(int64_t(bits >> 52) - 1023) - reference.power;
+    bits = (bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000;
+    double mantissa;
+    memcpy(&mantissa, &bits, sizeof(mantissa));
     HWY_ALIGN float table[kLanes];
-    for (size_t j = 0; j < kLanes; ++j) table[j] = std::min(float(rest * Root(j)), 0x1.fffffep0f);
-    shift_ = hn::Set(f32, reference.shift);
-    rounder_ = hn::Set(f32, float(kMagic + scale + double(steps) / kLanes));
+    for (size_t j = 0; j < kLanes; ++j) table[j] = float(mantissa * kRoots[j * (16 / kLanes)]);
+    // k's low bits, the table's index, are taken out beforehand, as the addition in Root puts them into the mantissa.
     table_ = hn::Load(f32, table);
-    if constexpr (!kScalef) {
-      const VI j = hn::Iota(i32, 0);
-      table_ = hn::BitCast(f32, hn::Sub(hn::BitCast(i32, table_), hn::ShiftLeft<kExponentShift>(j)));
-    }
-    const double floor = (-512.0 - scale) * 0.69314718;
-    floor_ = hn::Set(f32, float(std::max(floor, -60000.0)));
+    table_ = hn::BitCast(f32, hn::Sub(hn::BitCast(i32, table_), hn::ShiftLeft<kExponentShift>(hn::Iota(i32, 0))));
+    shift_ = hn::Set(f32, reference.shift);
+    rounder_ = hn::Set(f32, float(kMagic + scale));
+    floor_ = hn::Set(f32, float((lowest - scale) * 0.69314718055994531));
   }
 
-  HWY_INLINE VF operator()(VF x) const {
-    const VF v = MaxKeepNaN(floor_, hn::Sub(x, shift_));
-    const VF k = hn::MulAdd(v, hn::Set(f32, 0x1.715476p+0f), rounder_);
+  // x - shift, not below the floor (so that -inf is an ordinary number); NaN stays NaN.
+  HWY_INLINE VF Shifted(VF x) const { return MaxKeepNaN(floor_, hn::Sub(x, shift_)); }
+  HWY_INLINE VF Rounded(VF v) const { return hn::MulAdd(v, hn::Set(f32, 0x1.715476p+0f), rounder_); }
+  HWY_INLINE VF Rest(VF v, VF k) const {
     const VF whole = hn::Sub(k, rounder_);
-    VF t = hn::NegMulAdd(whole, hn::Set(f32, 0x1.62E430p-1f), v);
-    t = hn::MulAdd(whole, hn::Set(f32, 0x1.05C610p-29f), t);
-    const VF root = hn::TableLookupLanes(table_, Index(k));
-    if constexpr (kScalef) {
-      return Scalef(hn::MulAdd(hn::Mul(root, t), Tail(t), root), hn::Sub(k, hn::Set(f32, kMagic)));
-    } else {
-      const VI bits = hn::Add(hn::BitCast(i32, root), hn::ShiftLeft<kExponentShift>(hn::BitCast(i32, k)));
-      const auto normal = hn::RebindMask(f32, hn::Gt(hn::BitCast(i32, k), hn::Set(i32, kSmallest)));
-      const VF scaled = hn::IfThenElseZero(normal, hn::BitCast(f32, bits));
-      return hn::MulAdd(hn::Mul(scaled, t), Tail(t), scaled);
-    }
+    const VF t = hn::NegMulAdd(whole, hn::Set(f32, 0x1.62E430p-1f), v);
+    return hn::MulAdd(whole, hn::Set(f32, 0x1.05C610p-29f), t);
   }
-
- private:
-  static constexpr bool kScalef = HWY_TARGET == HWY_AVX3;
-  static constexpr int kFraction = kLanes == 16 ? 4 : kLanes == 8 ? 3 : 2;  // log2(kLanes)
-  static constexpr int kExponentShift = 23 - kFraction;
-  static constexpr float kMagic = 1.5f * float(1 << (23 - kFraction));
-  static constexpr int32_t kMagicBits = ((127 + 23 - kFraction) << 23) | 0x400000;
-  static constexpr int32_t kSmallest = kMagicBits - 126 * int32_t(kLanes) - 1;
-
-  static double Root(size_t j) { return kRoots[j * (16 / kLanes)]; }
-
+  // The root as a normal float: the exponent is added as an integer.
+  HWY_INLINE VF Root(VF k) const {
+    const VI entry = hn::BitCast(i32, hn::TableLookupLanes(table_, Index(k)));
+    return hn::BitCast(f32, hn::Add(entry, hn::ShiftLeft<kExponentShift>(hn::BitCast(i32, k))));
+  }
+  // k, but not beyond 2^126.
+  static HWY_INLINE VF Capped(VF k) {
+    return hn::BitCast(f32, hn::Min(hn::BitCast(i32, k), hn::Set(i32, kMagicBits + 126 * int32_t(kLanes) - 1)));
+  }
   // (e^t - 1) / t, coefficients minimax relative to e^t.
   static HWY_INLINE VF Tail(VF t) {
     VF p;
@@ -260,20 +244,66 @@ class Exponential {
     return hn::MulAdd(p, t, hn::Set(f32, 1.0f));
   }
 
+ private:
+  static constexpr int kFraction = kLanes == 16 ? 4 : kLanes == 8 ? 3 : 2;  // log2(kLanes)
+  static constexpr int kExponentShift = 23 - kFraction;
+  static constexpr float kMagic = 1.5f * float(1 << (23 - kFraction));
+  static constexpr int32_t kMagicBits = ((127 + 23 - kFraction) << 23) | 0x400000;
+
 #if HWY_TARGET == HWY_AVX3
   static HWY_INLINE hn::Indices512<float> Index(VF k) { return hn::Indices512<float>{hn::BitCast(i32, k).raw}; }
-  static HWY_INLINE VF Scalef(VF m, VF n) { return VF{_mm512_scalef_ps(m.raw, n.raw)}; }
 #elif HWY_TARGET == HWY_AVX2
   static HWY_INLINE hn::Indices256<float> Index(VF k) { return hn::Indices256<float>{hn::BitCast(i32, k).raw}; }
-  static HWY_INLINE VF Scalef(VF m, VF) { return m; }
 #else
   static HWY_INLINE auto Index(VF k) {
     return hn::IndicesFromVec(f32, hn::And(hn::BitCast(i32, k), hn::Set(i32, int32_t(kLanes) - 1)));
   }
-  static HWY_INLINE VF Scalef(VF m, VF) { return m; }
 #endif
 
   VF shift_, floor_, rounder_, table_;
+};
+
+// factor * e^(x - shift) / 2^power, for results up to 2^60: within 1.6 ULP, subnormal results rounded once more, exactly 0
+// below them, NaN for NaN. x - shift must be exact, and at most 2^16, where the result is not 0.
+class Exponential {
+ public:
+  HWY_INLINE Exponential(const Reference& reference, double factor) : reduction_(reference, factor * 0x1p64, -96.0) {}
+  HWY_INLINE VF operator()(VF x) const {
+    const VF v = reduction_.Shifted(x);
+    const VF k = reduction_.Rounded(v);
+    const VF t = reduction_.Rest(v, k);
+    const VF root = reduction_.Root(k);
+    return hn::Mul(hn::MulAdd(hn::Mul(root, t), Reduction::Tail(t), root), hn::Set(f32, 0x1p-64f));
+  }
+
+ private:
+  Reduction reduction_;
+};
+
+// e^(x - shift) / 2^power times kFactor, in two parts for summing: the root, and the rest of at most 0.045 of it, whose
+// rounding is negligible. Results below 2^-125 are that much; results above 2^126 are still above 2^125.
+// kFactor, found by search, puts all roots within 0.19 ULP (16 entries) or 0.04 ULP (8, 4) of a float.
+class SumExponential {
+ public:
+  static constexpr double kFactor = kLanes == 16   ? 0x1.084921D5E63DP+0
+                                    : kLanes == 8 ? 0x1.16747BF75A98DP+0
+                                                  : 0x1.0F5725FE93D25P+0;
+
+  struct Parts {
+    VF root, rest;
+  };
+  HWY_INLINE SumExponential(const Reference& reference, double factor)
+      : reduction_(reference, factor * kFactor, -125.0) {}
+  HWY_INLINE Parts operator()(VF x) const {
+    const VF v = reduction_.Shifted(x);
+    const VF k = reduction_.Rounded(v);
+    const VF t = reduction_.Rest(v, k);
+    const VF root = reduction_.Root(Reduction::Capped(k));
+    return {root, hn::Mul(hn::Mul(root, t), Reduction::Tail(t))};
+  }
+
+ private:
+  Reduction reduction_;
 };
 
 // ---- sums
@@ -317,19 +347,25 @@ HWY_INLINE bool AnyNaN(const T* x, size_t n) {
   return false;
 }
 
-// sum of exponential(x_i): four vectors are added in float, the rest in double, so nothing drifts or stagnates.
+// The sum of e^(x_i - shift) / 2^power: roots are added in double, the rest four vectors at a time in float first, so
+// nothing drifts or stagnates.
 template <class T>
-HWY_INLINE double SumWith(const Exponential& exponential, const T* HWY_RESTRICT x, size_t n) {
+HWY_INLINE double SumWith(const Reference& reference, const T* HWY_RESTRICT x, size_t n) {
+  const SumExponential exponential(reference, 1.0);
   DoubleSum sum;
   size_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    const VF a = exponential(Load(x + i)), b = exponential(Load(x + i + kLanes));
-    const VF c = exponential(Load(x + i + 2 * kLanes)), d = exponential(Load(x + i + 3 * kLanes));
-    sum.Add(hn::Add(hn::Add(a, b), hn::Add(c, d)));
+    const auto a = exponential(Load(x + i)), b = exponential(Load(x + i + kLanes));
+    const auto c = exponential(Load(x + i + 2 * kLanes)), d = exponential(Load(x + i + 3 * kLanes));
+    sum.Add(a.root), sum.Add(b.root), sum.Add(c.root), sum.Add(d.root);
+    sum.Add(hn::Add(hn::Add(a.rest, b.rest), hn::Add(c.rest, d.rest)));
   }
-  for (; i + kLanes <= n; i += kLanes) sum.Add(exponential(Load(x + i)));
-  if (i < n) sum.Add(exponential(LoadPart(x + i, n - i, -std::numeric_limits<float>::infinity())));
-  return sum.Total();
+  for (; i < n; i += kLanes) {
+    const float lowest = -std::numeric_limits<float>::infinity();
+    const auto e = exponential(n - i >= kLanes ? Load(x + i) : LoadPart(x + i, n - i, lowest));
+    sum.Add(e.root), sum.Add(e.rest);
+  }
+  return sum.Total() / SumExponential::kFactor;
 }
 
 // The sum of the exponentials of n >= 1 elements, measured from their maximum.
@@ -345,7 +381,7 @@ HWY_INLINE ExpSum SumExp(const T* HWY_RESTRICT x, size_t n) {
   const Reference reference = Reference::Near(largest);
   result.power = reference.power;
   result.shift = reference.shift;
-  result.sum = SumWith(Exponential(reference, 1.0), x, n);
+  result.sum = SumWith(reference, x, n);
   return result;
 }
 
