@@ -59,6 +59,7 @@ class Item:
 # Shapes: every stress input meets a row that fills vectors, an odd one and a short one; every length meets one spread.
 SHAPES = ((16, 4096), (65, 1001), (33, 17))
 INTERPRETED = ((3, 300),)
+SLOW = ("torch-compile",)  # compiles for every shape: seconds each, so it meets the first one only, and only when thorough
 LENGTH_STRESS = "normal-10"
 LONG = (("normal", 1 << 26), ("equal", 1 << 25), ("peak-over-low-bulk", 1 << 24), ("masked-leading", 1 << 22))
 
@@ -101,7 +102,11 @@ def plan(
                     items += [
                         Item(operator.name, runner.name, pass_, tuple(axes.items()), dtype, target, isa, threads, name)
                         for runner, target, isa, threads in runners
-                        if interpreted is (target == "interpreter") and runner.refuses(pass_, axes, dtype) is None
+                        if interpreted is (target == "interpreter")
+                        and runner.refuses(pass_, axes, dtype) is None
+                        and (
+                            runner.variant not in SLOW or thorough and name in operator.stress and axes["rows"] == SHAPES[0][0]
+                        )
                     ]
     return items
 

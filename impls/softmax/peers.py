@@ -1,0 +1,285 @@
+"""Other people's softmax family: PyTorch eager and compiled, SciPy, XNNPACK, Liger and quack. They promise nothing here.
+
+Each writes into the caller's outputs by the shortest way its library offers; where that allocates, the card says so. torch
+keeps one thread count for its process, so every call sets its own. Its ISA is the process's too: it is what
+ATEN_CPU_CAPABILITY allowed when torch was imported, and bind refuses another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import types
+import weakref
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._backends import arrays, probe
+
+if TYPE_CHECKING:
+    from ..registry import Implementation
+
+NEEDS = {
+    "torch-eager": "torch",
+    "torch-compile": "torch",
+    "scipy": "scipy",
+    "liger": "liger_kernel",
+    "quack": "quack",
+}
+
+
+def unavailable(implementation: Implementation, target: str) -> str | None:
+    if implementation.variant == "xnnpack":
+        return no_xnnpack()
+    if reason := probe.missing(NEEDS[implementation.variant]):
+        return reason
+    return probe.torch_without_cuda() if target.startswith("cuda") else None
+
+
+def bind(
+    implementation: Implementation,
+    pass_: str,
+    inputs: tuple[Any, ...],
+    outputs: tuple[Any, ...],
+    *,
+    target: str = "cpu",
+    isa: str | None = None,
+    threads: int = 1,
+    params: Mapping[str, Any] | None = None,
+) -> Callable[[], None]:
+    """NumPy arrays on the CPU (XNNPACK wants whole rows of float32, torch no negative strides), torch tensors on a GPU."""
+    if target == "cpu":
+        arrays.check(implementation, pass_, inputs, outputs)
+    makers = {
+        "torch-eager": torch_eager,
+        "torch-compile": torch_compile,
+        "scipy": scipy,
+        "xnnpack": xnnpack,
+        "liger": liger,
+        "quack": quack,
+    }
+    make = makers[implementation.variant]
+    if make in (torch_eager, torch_compile):
+        if target == "cpu":
+            insist_on_isa(implementation, isa)
+            card = implementation.operator.passes[pass_]
+            named = zip((argument.name for argument in card.inputs + card.outputs), inputs + outputs, strict=True)
+            tensors = [tensor(name, array) for name, array in named]
+            inputs, outputs = tuple(tensors[: len(inputs)]), tuple(tensors[len(inputs) :])
+        run = make(implementation.operator.name, pass_, *inputs, *outputs)
+        return with_threads(threads, run) if target == "cpu" else run
+    return make(implementation.operator.name, pass_, *inputs, *outputs)
+
+
+# PyTorch
+
+
+def insist_on_isa(implementation: Implementation, isa: str | None) -> None:
+    import torch
+
+    here = torch.backends.cpu.get_cpu_capability().lower()
+    if isa is not None and here != isa:
+        raise RuntimeError(
+            f"{implementation.full_name} can't run here: torch uses {here} in this process, not {isa}; "
+            f"set ATEN_CPU_CAPABILITY={isa} before it is imported"
+        )
+
+
+def tensor(name: str, array: np.ndarray) -> Any:
+    if any(stride < 0 for stride in array.strides):
+        raise ValueError(f"{name} has negative strides {array.strides}, which torch can't view; take a copy")
+    return arrays.to_torch(array)
+
+
+def with_threads(threads: int, run: Callable[[], None]) -> Callable[[], None]:
+    import torch
+
+    def call() -> None:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        run()
+
+    return call
+
+
+def torch_eager(operator: str, pass_: str, *tensors: Any) -> Callable[[], None]:
+    """The functions that autograd calls, through ``out=``. logsumexp's gradient is three eager operations, as there."""
+    import torch
+
+    *inputs, out = tensors
+    aten = torch.ops.aten
+    functions: dict[tuple[str, str], Callable[..., Any]] = {
+        ("softmax", "forward"): lambda x: torch._softmax(x, -1, False, out=out),
+        ("log_softmax", "forward"): lambda x: torch._log_softmax(x, -1, False, out=out),
+        ("logsumexp", "forward"): lambda x: torch.logsumexp(x, -1, out=out),
+        ("softmax", "backward"): lambda y, dy: aten._softmax_backward_data.out(dy, y, -1, dy.dtype, grad_input=out),
+        ("log_softmax", "backward"): lambda y, dy: aten._log_softmax_backward_data.out(dy, y, -1, dy.dtype, out=out),
+        ("logsumexp", "backward"): lambda x, lse, dlse: (
+            torch.sub(x, lse.unsqueeze(-1), out=out).exp_().mul_(dlse.unsqueeze(-1))
+        ),
+    }
+    compute = functions[operator, pass_]
+
+    def run() -> None:
+        compute(*inputs)
+
+    return run
+
+
+def torch_compile(operator: str, pass_: str, *tensors: Any) -> Callable[[], None]:
+    """Inductor's code for the textbook formula, compiled once for these shapes and strides."""
+    import torch
+
+    *inputs, out = tensors
+    layouts = tuple((tuple(each.size()), each.stride(), each.dtype, each.device) for each in (out, *inputs))
+    compute = compiled(operator, pass_, layouts)
+
+    def run() -> None:
+        with torch.no_grad():
+            compute(out, *inputs)
+
+    return run
+
+
+@cache
+def compiled(operator: str, pass_: str, layouts: tuple[tuple[Any, ...], ...]) -> Callable[..., Any]:
+    """Compile for tensors of these layouts, the output's first, and call once on scratch."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "ulproof" / "inductor"))
+    import torch
+
+    formulas: dict[tuple[str, str], Callable[..., Any]] = {
+        ("softmax", "forward"): lambda out, x: out.copy_(torch.softmax(x, -1)),
+        ("log_softmax", "forward"): lambda out, x: out.copy_(torch.log_softmax(x, -1)),
+        ("logsumexp", "forward"): lambda out, x: out.copy_(torch.logsumexp(x, -1)),
+        ("softmax", "backward"): lambda out, y, dy: out.copy_(torch.ops.aten._softmax_backward_data(dy, y, -1, dy.dtype)),
+        ("log_softmax", "backward"): lambda out, y, dy: out.copy_(
+            torch.ops.aten._log_softmax_backward_data(dy, y, -1, dy.dtype)
+        ),
+        ("logsumexp", "backward"): lambda out, x, lse, dlse: out.copy_((x - lse[..., None]).exp() * dlse[..., None]),
+    }
+    formula = formulas[operator, pass_]
+    # Dynamo keeps compiled code with the code object and gives up after a few shapes: each layout gets a copy of its own.
+    own = types.FunctionType(formula.__code__.replace(), formula.__globals__, closure=formula.__closure__)
+    compute = torch.compile(own, dynamic=False, fullgraph=True)
+    with torch.no_grad():
+        scratch = (torch.empty_strided(size, stride, dtype=dtype, device=device) for size, stride, dtype, device in layouts)
+        compute(*scratch)
+    return compute
+
+
+# SciPy
+
+
+def scipy(operator: str, pass_: str, x: np.ndarray, out: np.ndarray) -> Callable[[], None]:
+    """SciPy allocates its result; it is copied into the output."""
+    from scipy import special
+
+    compute = getattr(special, operator)
+
+    @np.errstate(all="ignore")
+    def run() -> None:
+        np.copyto(out, compute(x, axis=-1))
+
+    return run
+
+
+# XNNPACK, by the C interface of its releases up to 2022: xnn_setup_softmax_nc_f32(operator, rows, x, y, thread pool).
+
+READS_BEYOND = 16  # bytes after a row that XNNPACK may read
+
+
+@cache
+def no_xnnpack() -> str | None:
+    try:
+        library = ctypes.CDLL("libXNNPACK.so.0")
+    except OSError:
+        return "libXNNPACK.so.0 is not installed (Debian and Ubuntu: libxnnpack0)"
+    if not hasattr(library, "xnn_setup_softmax_nc_f32") or hasattr(library, "xnn_reshape_softmax_nc_f32"):
+        return "libXNNPACK.so.0 has another softmax interface than that of 2022"
+    return None
+
+
+@cache
+def xnnpack_library() -> ctypes.CDLL:
+    library = ctypes.CDLL("libXNNPACK.so.0")
+    size, pointer = ctypes.c_size_t, ctypes.c_void_p
+    library.xnn_create_softmax_nc_f32.argtypes = [size, size, size, ctypes.c_uint32, ctypes.POINTER(pointer)]
+    library.xnn_setup_softmax_nc_f32.argtypes = [pointer, size, pointer, pointer, pointer]
+    library.xnn_run_operator.argtypes = [pointer, pointer]
+    library.xnn_delete_operator.argtypes = [pointer]
+    library.xnn_initialize.argtypes = [pointer]
+    succeed("xnn_initialize", library.xnn_initialize(None))
+    return library
+
+
+def succeed(function: str, status: int) -> None:
+    if status:
+        raise RuntimeError(f"{function} failed with status {status}")
+
+
+def row_stride(name: str, array: np.ndarray) -> int:
+    """Elements from a row to the next. Raises ``ValueError`` for rows that XNNPACK can't address."""
+    n = array.shape[-1]
+    if array.strides[-1] != array.itemsize and n > 1:
+        raise ValueError(f"{name} has strides {array.strides}: XNNPACK needs adjacent elements in a row")
+    if array.ndim == 1:
+        return n
+    stride = array.strides[-2] // array.itemsize
+    expected = tuple(stride * array.itemsize * int(np.prod(array.shape[axis + 1 : -1])) for axis in range(array.ndim - 1))
+    if array.size and (stride < n or array.strides[:-1] != expected):
+        raise ValueError(f"{name} has strides {array.strides}: XNNPACK needs rows at one distance of at least {n} elements")
+    return max(stride, n)
+
+
+def xnnpack(operator: str, pass_: str, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
+    n = x.shape[-1]
+    rows = x.size // n
+    strides = row_stride("x", x), row_stride("y", y)
+    last = x.ctypes.data + ((rows - 1) * strides[0] + n) * x.itemsize
+    if n * x.itemsize % READS_BEYOND and -last % 4096 < READS_BEYOND:
+        raise ValueError(f"x ends at a page's end, and XNNPACK reads up to {READS_BEYOND} bytes beyond a row")
+    if not rows:
+        return lambda: None
+    library = xnnpack_library()
+    handle = ctypes.c_void_p()
+    succeed("xnn_create_softmax_nc_f32", library.xnn_create_softmax_nc_f32(n, *strides, 0, ctypes.byref(handle)))
+    setup = library.xnn_setup_softmax_nc_f32(handle, rows, x.ctypes.data, y.ctypes.data, None)
+    succeed("xnn_setup_softmax_nc_f32", setup)
+    execute, arguments = library.xnn_run_operator, (handle, None)
+
+    def run() -> None:
+        execute(*arguments)
+
+    run.__dict__["keeps"] = x, y  # XNNPACK has their addresses only
+    weakref.finalize(run, library.xnn_delete_operator, handle)
+    return run
+
+
+# GPU libraries
+
+
+def liger(operator: str, pass_: str, *tensors: Any) -> Callable[[], None]:
+    """Liger allocates its result; it is copied into the output."""
+    from liger_kernel.ops.softmax import LigerSoftmaxFunction, _softmax_backward, _softmax_forward
+
+    *inputs, out = tensors
+    if pass_ == "forward":
+        return lambda: out.copy_(LigerSoftmaxFunction.apply(*inputs))
+    y, dy = inputs
+    _, *plan = _softmax_forward(y)  # the launch plan depends on the shape alone
+    return lambda: out.copy_(_softmax_backward(dy, y, *plan))
+
+
+def quack(operator: str, pass_: str, *tensors: Any) -> Callable[[], None]:
+    """quack's kernels write into the output; they take 2-D tensors."""
+    from quack.softmax import _softmax_backward, _softmax_fwd
+
+    flat = [each.view(-1, each.shape[-1]) for each in tensors]
+    if pass_ == "forward":
+        return lambda: _softmax_fwd(*flat)
+    y, dy, dx = flat
+    return lambda: _softmax_backward(dy, y, dx)
