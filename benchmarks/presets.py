@@ -112,7 +112,7 @@ def sides(
 ) -> list[tuple[Implementation, str | None]]:
     """The implementations that take part in a group, and the ISA that each is bound to.
 
-    Those that choose their own ISA take part beside the widest; torch is told by its environment, so it takes part in each.
+    Those that choose their own ISA take part beside the widest.
     """
     found = []
     for each in chosen:
@@ -120,10 +120,10 @@ def sides(
             continue
         if each.variant == "torch-compile" and preset == "quick":
             continue
-        if each.isas:
+        if each.isas and target == "cpu":
             if isa in each.isas:
                 found.append((each, isa))
-        elif widest or each.name.startswith("peer/torch"):
+        elif widest:
             found.append((each, None))
     return found
 

@@ -13,6 +13,7 @@ from ..registry import ITEMSIZE, Argument, Axes, Implementation, Operator, Pass
 ROW = ("rows", "n")
 PASSES = ("forward", "backward")
 GPU = ("cuda",)
+CPU_AND_GPU = ("cpu", "cuda")
 TRITON = ("cuda", "interpreter")
 ISAS = ("avx2", "avx512")
 
@@ -116,7 +117,7 @@ QUICK = tuple(
 
 
 REFERENCE = Implementation(
-    "reference", "float64", passes=PASSES, targets=("cpu", "cuda"), bound=within(0.501, 0.501), note="PyTorch in float64"
+    "reference", "float64", passes=PASSES, targets=CPU_AND_GPU, bound=within(0.501, 0.501), note="PyTorch in float64"
 )
 
 
@@ -187,8 +188,8 @@ def _gpu(backward: bool = True) -> tuple[Implementation, ...]:
 
 def _peers() -> tuple[Implementation, ...]:
     return (
-        Implementation("peer", "torch-eager", "peers", PASSES, targets=("cpu", "cuda"), threaded=True, vouched=False),
-        Implementation("peer", "torch-compile", "peers", PASSES, targets=("cpu", "cuda"), threaded=True, vouched=False),
+        Implementation("peer", "torch-eager", "peers", PASSES, targets=CPU_AND_GPU, isas=ISAS, threaded=True, vouched=False),
+        Implementation("peer", "torch-compile", "peers", PASSES, targets=CPU_AND_GPU, isas=ISAS, threaded=True, vouched=False),
         Implementation(
             "peer", "scipy", "peers", dtypes=("float32",), vouched=False, note="allocates its result, which is copied"
         ),
