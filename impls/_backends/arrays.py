@@ -5,6 +5,7 @@ CPU arrays are NumPy, bfloat16 being ``ml_dtypes.bfloat16``. A torch CPU tensor 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,14 @@ def from_torch(tensor: Any) -> np.ndarray:
 
 
 def to_torch(array: np.ndarray) -> Any:
-    """A torch tensor over a NumPy array's memory."""
+    """A torch tensor over a NumPy array's memory, also where that is read-only: torch knows no such thing."""
     import torch
 
-    if array.dtype == BFLOAT16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    bits = array.view(np.int16) if array.dtype == BFLOAT16 else array
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        tensor = torch.from_numpy(bits)
+    return tensor.view(torch.bfloat16) if bits is not array else tensor
 
 
 def axes_of(implementation: Implementation, pass_: str, inputs: tuple[Any, ...]) -> tuple[dict[str, int], str]:
@@ -65,6 +68,8 @@ def axes_of(implementation: Implementation, pass_: str, inputs: tuple[Any, ...])
     for argument, array in zip(card.inputs, inputs, strict=True):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{argument.name} must be a NumPy array or a torch CPU tensor, got {type(array).__name__}")
+        if not array.dtype.isnative:
+            raise TypeError(f"{argument.name} has byte order {array.dtype.byteorder!r}, must be the machine's own")
         if argument.dtype == "io":
             name = array.dtype.name
             if name not in implementation.dtypes:
@@ -112,6 +117,16 @@ def allocate(implementation: Implementation, pass_: str, inputs: tuple[Any, ...]
     )
 
 
+def overlap(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays share an element; interleaved views of one buffer don't. In doubt, after some effort, they do."""
+    if not np.may_share_memory(one, other):
+        return False
+    try:
+        return bool(np.shares_memory(one, other, max_work=10_000))
+    except np.exceptions.TooHardError:
+        return True
+
+
 def check(
     implementation: Implementation, pass_: str, inputs: tuple[Any, ...], outputs: tuple[Any, ...]
 ) -> tuple[dict[str, int], str]:
@@ -130,7 +145,7 @@ def check(
         if not isinstance(array, np.ndarray):
             raise TypeError(f"output {argument.name} must be a NumPy array, got {type(array).__name__}")
         expected = io if argument.dtype == "io" else argument.dtype
-        if array.dtype.name != expected:
+        if array.dtype != dtype_named(expected):
             raise TypeError(f"output {argument.name} has dtype {array.dtype.name}, must be {expected}")
         if array.shape != (shape := shape_of(argument, axes, lead)):
             raise ValueError(f"output {argument.name} has shape {array.shape}, must be {shape}")
@@ -138,7 +153,7 @@ def check(
             raise ValueError(f"output {argument.name} is read-only")
         others = [*zip(card.inputs, inputs, strict=True), *zip(card.outputs[:position], outputs[:position], strict=True)]
         for other, there in others:
-            if np.may_share_memory(array, there):
+            if overlap(array, there):
                 raise ValueError(f"output {argument.name} overlaps {other.name}: give it memory of its own")
     return axes, io
 
@@ -146,7 +161,9 @@ def check(
 def call(implementation: Implementation, arrays: tuple[Any, ...], pass_: str, options: Mapping[str, Any]) -> Any:
     """Run an implementation on the user's own arrays: convert, allocate, bind, run; one output or a tuple of them."""
     if str(options.get("target", "cpu")) != "cpu" or any(is_torch(array) and array.is_cuda for array in arrays):
-        return implementation.code().call(implementation, arrays, pass_, options)
+        from .triton import call as on_gpu
+
+        return on_gpu(implementation, arrays, pass_, options)
     torch = any(is_torch(array) for array in arrays)
     inputs = tuple(from_torch(array) if is_torch(array) else array for array in arrays)
     outputs = allocate(implementation, pass_, inputs)
