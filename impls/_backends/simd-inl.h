@@ -58,6 +58,9 @@ struct Reference {
   }
 };
 
+// A sum that is not below this was measured from a reference that is too low.
+inline constexpr double kTooLarge = 0x1p98;
+
 // 2^(j/16), rounded to double.
 inline constexpr double kRoots[16] = {
     1.0,
@@ -263,17 +266,17 @@ class Reduction {
   VF shift_, floor_, rounder_, table_;
 };
 
-// factor * e^(x - shift) / 2^power, for results up to 2^60: within 1.6 ULP, subnormal results rounded once more, exactly 0
-// below them, NaN for NaN. x - shift must be exact, and at most 2^16, where the result is not 0.
+// factor * e^(x - shift) / 2^power: within 1.6 ULP, subnormal results rounded once more, exactly 0 below them, NaN for NaN;
+// results above 2^99 are still above 2^98. x - shift must be exact, and at most 2^16, where the result is not 0.
 class Exponential {
  public:
-  HWY_INLINE Exponential(const Reference& reference, double factor) : reduction_(reference, factor * 0x1p64, -96.0) {}
+  HWY_INLINE Exponential(const Reference& reference, double factor) : reduction_(reference, factor * 0x1p26, -125.0) {}
   HWY_INLINE VF operator()(VF x) const {
     const VF v = reduction_.Shifted(x);
     const VF k = reduction_.Rounded(v);
     const VF t = reduction_.Rest(v, k);
-    const VF root = reduction_.Root(k);
-    return hn::Mul(hn::MulAdd(hn::Mul(root, t), Reduction::Tail(t), root), hn::Set(f32, 0x1p-64f));
+    const VF root = reduction_.Root(Reduction::Capped(k));
+    return hn::Mul(hn::MulAdd(hn::Mul(root, t), Reduction::Tail(t), root), hn::Set(f32, 0x1p-26f));
   }
 
  private:

@@ -12,6 +12,7 @@
 #define HWY_TARGET_INCLUDE "softmax/simd_forward.cpp"
 #include <hwy/foreach_target.h>
 
+#include <hwy/aligned_allocator.h>
 #include <hwy/cache_control.h>
 
 #include <vector>
@@ -28,7 +29,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kGroup = 4 * kLanes;   // elements of one step
 constexpr size_t kBlock = size_t{1} << 14;  // elements that are summed on their own
 constexpr size_t kSample = 512;
-constexpr double kTooLarge = 0x1p100;
 constexpr size_t kAhead = 4096;  // bytes of prefetching
 
 template <class T>
@@ -110,7 +110,6 @@ class Sum {
   DoubleSum sum_;
 };
 
-template <class T>
 struct Inverse {
   HWY_INLINE explicit Inverse(double inverse)
       : high(hn::Set(f32, float(inverse))), low(hn::Set(f32, float(inverse - double(float(inverse))))) {}
@@ -247,16 +246,19 @@ template <class T, Algorithm kAlgorithm, bool kStream>
 HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads) {
   constexpr bool kSampled = kAlgorithm != Algorithm::kRecompute && kAlgorithm != Algorithm::kReload;
   constexpr bool kStored = kAlgorithm == Algorithm::kReload || kAlgorithm == Algorithm::kOnline;
-  // 16-bit rows keep their exponentials in float32, so that they are rounded once.
-  static thread_local std::vector<float> buffer;
-  float* e = nullptr;
-  if constexpr (kStored && sizeof(T) == 4) e = reinterpret_cast<float*>(y);
-  if constexpr (kStored && sizeof(T) == 2) {
-    if (buffer.size() < n) buffer.resize(n);
-    e = buffer.data();
+  // Exponentials wait in the output, but in a buffer where they would be rounded twice or sent past the caches too early.
+  static thread_local hwy::AlignedFreeUniquePtr<float[]> buffer;
+  static thread_local size_t capacity = 0;
+  const bool buffered = kStored && (sizeof(T) == 2 || (kStream && n <= kBlock));
+  float* e = reinterpret_cast<float*>(y);
+  if (buffered) {
+    if (capacity < n) {
+      capacity = std::max(n, kBlock);
+      buffer = hwy::AllocateAligned<float>(capacity);
+    }
+    e = buffer.get();
   }
-  constexpr bool kStreamSum = kStream && kStored && sizeof(T) == 4;
-  const bool aligned = reinterpret_cast<uintptr_t>(e) % (4 * kLanes) == 0;
+  [[maybe_unused]] const bool stream_sum = kStream && !buffered && reinterpret_cast<uintptr_t>(e) % (4 * kLanes) == 0;
 
   // What is stored is 2^25 times larger, so that every result has a normal exponential.
   constexpr double kBias = kStored ? 0x1p25 : 1.0;
@@ -266,9 +268,9 @@ HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads) {
     if (!(std::fabs(largest) <= std::numeric_limits<float>::max())) return false;
     reference = Reference::Near(float(largest));
     const SumExponential exponential(reference, kBias);
-    if constexpr (kStreamSum) {
-      sum = aligned ? SumOf<T, kStored, true>(exponential, x, e, n, threads)
-                    : SumOf<T, kStored, false>(exponential, x, e, n, threads);
+    if constexpr (kStream && kStored && sizeof(T) == 4) {
+      sum = stream_sum ? SumOf<T, kStored, true>(exponential, x, e, n, threads)
+                       : SumOf<T, kStored, false>(exponential, x, e, n, threads);
     } else {
       sum = SumOf<T, kStored, false>(exponential, x, e, n, threads);
     }
@@ -282,7 +284,7 @@ HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads) {
 
   constexpr bool kBackward = kAlgorithm == Algorithm::kBackwardWalk;
   if constexpr (kStored) {
-    MapTo<Inverse<T>, float, T, kStream>(Inverse<T>(1.0 / (sum * SumExponential::kFactor * kBias)), e, y, n, threads, kBackward);
+    MapTo<Inverse, float, T, kStream>(Inverse(1.0 / (sum * SumExponential::kFactor * kBias)), e, y, n, threads, kBackward);
   } else {
     MapTo<Exponential, T, T, kStream>(Exponential(reference, 1.0 / sum), x, y, n, threads, kBackward);
   }
@@ -290,7 +292,12 @@ HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads) {
 
 template <class T, Algorithm kAlgorithm, bool kStream>
 void Rows(const Job& job) {
-  const bool gather = job.x.step != sizeof(T), scatter = job.y.step != sizeof(T);
+  // Rows that are not contiguous, or not aligned to their elements, go through a copy.
+  const auto awkward = [](const Strided& s) {
+    const auto odd = reinterpret_cast<uintptr_t>(s.data) | uintptr_t(s.row_step) | uintptr_t(s.offsets ? s.offsets[0] : 0);
+    return s.step != ptrdiff_t(sizeof(T)) || odd % sizeof(T) != 0;
+  };
+  const bool gather = awkward(job.x), scatter = awkward(job.y);
   const auto row = [&](size_t r, size_t threads) {
     const char* x = job.x.Row(r);
     char* y = job.y.Row(r);

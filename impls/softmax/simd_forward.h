@@ -2,21 +2,14 @@
 #pragma once
 #include <stddef.h>
 
+#include "_backends/rows.h"
+
 namespace ulproof {
 
 enum class Element : int { kFloat32, kFloat16, kBfloat16 };
 
 // Each is a sequence of sweeps over the row (see simd_forward.cpp): the same code, so equally tuned.
 enum class Algorithm : int { kRecompute, kReload, kTwoPass, kBackwardWalk, kOnline, kPublishedRecompute, kPublishedReload, kPublishedTwoPass };
-
-struct Strided {
-  char* data;
-  const ptrdiff_t* rows;  // byte offset of each row, or null when they are row_step apart
-  ptrdiff_t row_step;
-  ptrdiff_t step;  // bytes from one element to the next
-
-  char* Row(size_t row) const { return data + (rows ? rows[row] : ptrdiff_t(row) * row_step); }
-};
 
 // y = softmax(x) over rows of n elements. The result does not depend on `threads`.
 struct Job {
