@@ -1,0 +1,203 @@
+// The backward passes of softmax, log_softmax and logsumexp.
+//
+//   softmax      dx = y (dy - sum y dy)        reads y and dy twice
+//   log_softmax  dx = dy - exp(y) sum dy       reads dy twice and y once
+//   logsumexp    dx = exp(x - lse) dlse        reads x once
+//
+// Sums are in double. A factor of an exponential is folded into it, in double, where it costs no rounding: see Exponential.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "softmax/simd_backward.cpp"
+#include <hwy/foreach_target.h>
+
+#include "softmax/simd_rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ulproof::HWY_NAMESPACE {
+namespace {
+
+using HalfF32 = hn::Half<F32>;
+
+// sum y dy
+template <class T>
+class Dot {
+ public:
+  HWY_INLINE Dot(const T* y, const T* dy) : y_(y), dy_(dy) {}
+  HWY_INLINE void Add(size_t i) {
+    PrefetchGroup(y_ + i);
+    PrefetchGroup(dy_ + i);
+    if constexpr (sizeof(T) == 4) {
+      for (size_t v = 0; v < 4; ++v, i += kLanes) {
+        low_[v % 2] = hn::MulAdd(Wide(y_ + i), Wide(dy_ + i), low_[v % 2]);
+        high_[v % 2] = hn::MulAdd(Wide(y_ + i + kLanes / 2), Wide(dy_ + i + kLanes / 2), high_[v % 2]);
+      }
+    } else {  // the product of two 16-bit numbers is exact in float
+      const VF a = hn::Mul(Load(y_ + i), Load(dy_ + i));
+      const VF b = hn::MulAdd(Load(y_ + i + kLanes), Load(dy_ + i + kLanes), a);
+      const VF c = hn::Mul(Load(y_ + i + 2 * kLanes), Load(dy_ + i + 2 * kLanes));
+      AddVector(hn::Add(b, hn::MulAdd(Load(y_ + i + 3 * kLanes), Load(dy_ + i + 3 * kLanes), c)), hn::Set(f32, 1.0f));
+    }
+  }
+  HWY_INLINE void Add(size_t i, size_t count) {
+    if (count == kLanes) {
+      AddVector(Load(y_ + i), Load(dy_ + i));
+    } else {
+      AddVector(LoadPart(y_ + i, count, 0.0f), LoadPart(dy_ + i, count, 0.0f));
+    }
+  }
+  HWY_INLINE double Total() const {
+    return hn::GetLane(hn::SumOfLanes(f64, hn::Add(hn::Add(low_[0], low_[1]), hn::Add(high_[0], high_[1]))));
+  }
+
+ private:
+  static HWY_INLINE VD Wide(const T* p) { return hn::PromoteTo(f64, hn::LoadU(HalfF32(), reinterpret_cast<const float*>(p))); }
+  HWY_INLINE void AddVector(VF a, VF b) {
+    const HalfF32 half;
+    low_[0] = hn::MulAdd(hn::PromoteTo(f64, hn::LowerHalf(a)), hn::PromoteTo(f64, hn::LowerHalf(b)), low_[0]);
+    high_[0] =
+        hn::MulAdd(hn::PromoteTo(f64, hn::UpperHalf(half, a)), hn::PromoteTo(f64, hn::UpperHalf(half, b)), high_[0]);
+  }
+
+  const T *y_, *dy_;
+  VD low_[2] = {hn::Zero(f64), hn::Zero(f64)}, high_[2] = {hn::Zero(f64), hn::Zero(f64)};
+};
+
+// sum dy
+template <class T>
+class Plain {
+ public:
+  HWY_INLINE explicit Plain(const T* dy) : dy_(dy) {}
+  HWY_INLINE void Add(size_t i) {
+    PrefetchGroup(dy_ + i);
+    if constexpr (sizeof(T) == 4) {
+      for (size_t v = 0; v < 4; ++v) sums_[v % 2].Add(Load(dy_ + i + v * kLanes));
+    } else {
+      const VF a = hn::Add(Load(dy_ + i), Load(dy_ + i + kLanes));
+      sums_[0].Add(hn::Add(a, hn::Add(Load(dy_ + i + 2 * kLanes), Load(dy_ + i + 3 * kLanes))));
+    }
+  }
+  HWY_INLINE void Add(size_t i, size_t count) {
+    sums_[0].Add(count == kLanes ? Load(dy_ + i) : LoadPart(dy_ + i, count, 0.0f));
+  }
+  HWY_INLINE double Total() const { return sums_[0].Total() + sums_[1].Total(); }
+
+ private:
+  const T* dy_;
+  DoubleSum sums_[2];
+};
+
+// y (dy - s), with one rounding of the difference and one of the result
+class Centred {
+ public:
+  static constexpr float kFill = 0.0f;
+  HWY_INLINE explicit Centred(const TwoFloats& s) : high_(hn::Set(f32, s.high)), rest_(hn::Set(f32, -s.low)) {}
+  HWY_INLINE VF operator()(VF y, VF dy) const { return hn::MulAdd(y, hn::Sub(dy, high_), hn::Mul(y, rest_)); }
+  double Top() const { return 0.0; }
+
+ private:
+  VF high_, rest_;
+};
+
+// factor * e^(x - shift) for a finite factor of either sign. Good for x up to Limit(), where the result is 2^98; Top() is the
+// largest x seen.
+class SignedExponential {
+ public:
+  static constexpr float kFill = -kInfinity;
+  HWY_INLINE SignedExponential(float shift, double factor)
+      : exponential_(Reference{shift, 0.0}, NotZero(factor)),
+        sign_(hn::Set(f32, std::signbit(factor) ? -0.0f : 0.0f)),
+        top_(hn::Set(f32, -kInfinity)),
+        limit_(double(shift) + std::min(60000.0, 98.0 * 0.69314718 - std::log(NotZero(factor)))) {}
+  HWY_INLINE VF operator()(VF x) {
+    top_ = hn::Max(x, top_);
+    return hn::Xor(exponential_(x), sign_);
+  }
+  double Top() const { return hn::GetLane(hn::MaxOfLanes(f32, top_)); }
+  double Limit() const { return limit_; }
+
+ private:
+  // 0 is too small a factor for the exponential's tables; this one is as good.
+  static double NotZero(double factor) { return factor == 0.0 ? 0x1p-1000 : std::fabs(factor); }
+
+  Exponential exponential_;
+  VF sign_, top_;
+  double limit_;
+};
+
+// dy - s e^y
+class LessExponential {
+ public:
+  static constexpr float kFill = SignedExponential::kFill;
+  HWY_INLINE explicit LessExponential(double s) : exponential_(0.0f, -s) {}
+  HWY_INLINE VF operator()(VF y, VF dy) { return hn::Add(dy, exponential_(y)); }
+  double Top() const { return exponential_.Top(); }
+  double Limit() const { return exponential_.Limit(); }
+
+ private:
+  SignedExponential exponential_;
+};
+
+// The same in double, one element after the other: for what overflows, and for infinities and NaN.
+template <class T, class Function, class... Inputs>
+HWY_NOINLINE void MapSlowly(size_t n, T* y, const Function& function, const Inputs*... x) {
+  for (size_t i = 0; i < n; ++i) SetScalar(float(function(double(GetScalar(x + i))...)), y + i);
+}
+
+template <class T, bool kStream>
+void SoftmaxRows(const Pass& pass) {
+  EachRow<T, 2, true>(pass, [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
+    const T *y = inputs[0], *dy = inputs[1];
+    const double s = SumRow(pass.n, threads, [&](size_t begin) HWY_ATTR { return Dot<T>(y + begin, dy + begin); });
+    MapRow<kStream>(Centred(TwoFloats(s)), pass.n, threads, dx, y, dy);
+  });
+}
+
+template <class T, bool kStream>
+void LogSoftmaxRows(const Pass& pass) {
+  EachRow<T, 2, true>(pass, [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
+    const T *y = inputs[0], *dy = inputs[1];
+    const double s = SumRow(pass.n, threads, [&](size_t begin) HWY_ATTR { return Plain<T>(dy + begin); });
+    if (std::isfinite(s)) {
+      const LessExponential function(s);
+      if (MapRow<kStream>(function, pass.n, threads, dx, y, dy) <= function.Limit()) return;
+    }
+    MapSlowly(pass.n, dx, [s](double y, double dy) { return dy - std::exp(y) * s; }, y, dy);
+  });
+}
+
+template <class T, bool kStream>
+void LogSumExpRows(const Pass& pass) {
+  EachRow<T, 1, true>(pass, [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
+    const T* x = inputs[0];
+    const double lse = GetScalar(inputs[1]), dlse = GetScalar(inputs[2]);
+    if (std::isfinite(lse) && std::isfinite(dlse)) {
+      // Below 512, e^-lse is part of the factor. Beyond, x - lse is exact wherever the result is not 0 or infinite.
+      const bool near = std::fabs(lse) < 512.0;
+      const SignedExponential function(near ? 0.0f : float(lse), near ? dlse * std::exp(-lse) : dlse);
+      if (MapRow<kStream>(function, pass.n, threads, dx, x) <= function.Limit()) return;
+    }
+    MapSlowly(pass.n, dx, [=](double x) { return std::exp(x - lse) * dlse; }, x);
+  });
+}
+
+template <class T, bool kStream>
+PassKernel KernelOf(PassKind kind) {
+  switch (kind) {
+    case PassKind::kSoftmaxBackward: return SoftmaxRows<T, kStream>;
+    case PassKind::kLogSoftmaxBackward: return LogSoftmaxRows<T, kStream>;
+    default: return LogSumExpRows<T, kStream>;
+  }
+}
+
+}  // namespace
+
+PassKernel BackwardKernel(PassKind kind, bool stream, Element element) {
+  switch (element) {
+    case Element::kFloat32: return stream ? KernelOf<float, true>(kind) : KernelOf<float, false>(kind);
+    case Element::kFloat16: return stream ? KernelOf<Half, true>(kind) : KernelOf<Half, false>(kind);
+    case Element::kBfloat16: return stream ? KernelOf<Brain, true>(kind) : KernelOf<Brain, false>(kind);
+  }
+  return nullptr;
+}
+
+}  // namespace ulproof::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

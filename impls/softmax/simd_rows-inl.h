@@ -1,0 +1,231 @@
+// Sweeps over rows for the passes that read several arrays: sums and maps in steps of four vectors, the blocks a long row
+// is cut into, and rows of any strides. Included once per instruction set, after foreach_target.h.
+#include <hwy/cache_control.h>
+
+#include <vector>
+
+#include "_backends/simd-inl.h"
+#include "_backends/threads.h"
+#include "softmax/simd_passes.h"
+
+#if defined(ULPROOF_SIMD_ROWS_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef ULPROOF_SIMD_ROWS_INL_H
+#undef ULPROOF_SIMD_ROWS_INL_H
+#else
+#define ULPROOF_SIMD_ROWS_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace ulproof::HWY_NAMESPACE {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLargest = std::numeric_limits<float>::max();
+constexpr size_t kGroup = 4 * kLanes;       // elements of one step
+constexpr size_t kBlock = size_t{1} << 14;  // elements that are summed on their own, whatever the number of threads
+constexpr size_t kAhead = 4096;             // bytes of prefetching
+
+template <class T>
+HWY_INLINE void PrefetchGroup(const T* x) {
+  const char* p = reinterpret_cast<const char*>(x) + kAhead;
+  for (size_t line = 0; line < kGroup * sizeof(T); line += 64) hwy::Prefetch(p + line);
+}
+
+template <class T>
+HWY_INLINE float GetScalar(const T* p) {
+  return hn::GetLane(LoadPart(p, 1, 0.0f));
+}
+
+template <class T>
+HWY_INLINE void SetScalar(float value, T* p) {
+  StorePart(hn::Set(f32, value), p, 1);
+}
+
+// A value in two floats, whose sum is off by less than 2^-48 of it. The low part of an infinity is 0.
+struct TwoFloats {
+  explicit TwoFloats(double high_part, double low_part = 0.0) : high(float(high_part)) {
+    if (std::fabs(high) <= kLargest) low = float((high_part - double(high)) + low_part);
+  }
+  float high, low = 0.0f;
+};
+
+// ---- sums of one array or two, block by block. Sum has Add(i), four vectors from i on, and Add(i, count), count <= kLanes.
+
+template <class Sum>
+class SumSweep {
+ public:
+  HWY_INLINE SumSweep(const Sum& sum, size_t n) : sum_(sum), n_(n) {}
+  HWY_INLINE bool More() const { return i_ + kGroup <= n_; }
+  HWY_INLINE void Step() {
+    sum_.Add(i_);
+    i_ += kGroup;
+  }
+  HWY_INLINE double Finish() {
+    for (; i_ < n_; i_ += kLanes) sum_.Add(i_, std::min(kLanes, n_ - i_));
+    return sum_.Total();
+  }
+
+ private:
+  Sum sum_;
+  size_t n_, i_ = 0;
+};
+
+// ---- maps. Function has operator()(VF...) for the inputs, kFill for what stands in for the elements past the end of the
+// first input (0 for the others), and Top(), a number whose maximum over all elements is returned.
+
+template <class Function, bool kStream, class T, class... Inputs>
+class MapSweep {
+ public:
+  HWY_INLINE MapSweep(const Function& function, size_t n, T* y, const Inputs*... x)
+      : function_(function), n_(n), y_(y), x_(x...) {
+    if constexpr (kStream) {
+      constexpr size_t kBytes = kLanes * sizeof(T);
+      Part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
+    }
+  }
+  HWY_INLINE bool More() const { return i_ + kGroup <= n_; }
+  HWY_INLINE void Step() {
+    std::apply([this](auto... x) HWY_ATTR { (PrefetchGroup(x + i_), ...); }, x_);
+    for (size_t v = 0; v < 4; ++v, i_ += kLanes) {
+      const VF result = Whole();
+      if constexpr (kStream) {
+        Stream(result, y_ + i_);
+      } else {
+        Store(result, y_ + i_);
+      }
+    }
+  }
+  HWY_INLINE double Finish() {
+    for (; i_ + kLanes <= n_; i_ += kLanes) Store(Whole(), y_ + i_);
+    Part(n_ - i_);
+    return function_.Top();
+  }
+
+ private:
+  HWY_INLINE VF Whole() {
+    return std::apply([this](auto... x) HWY_ATTR { return function_(Load(x + i_)...); }, x_);
+  }
+  HWY_INLINE void Part(size_t count) {
+    if (count == 0) return;
+    const auto load = [&](auto first, auto... rest) HWY_ATTR {
+      return function_(LoadPart(first + i_, count, Function::kFill), LoadPart(rest + i_, count, 0.0f)...);
+    };
+    StorePart(std::apply(load, x_), y_ + i_, count);
+    i_ += count;
+  }
+
+  Function function_;
+  size_t n_;
+  T* y_;
+  std::tuple<const Inputs*...> x_;
+  size_t i_ = 0;
+};
+
+// Runs a sweep over a row, block by block; make(begin, count) gives the sweep of a block, done(block, result) takes its
+// result. Two blocks half a row apart are swept alternately: DRAM serves two streams better than one.
+template <class Make, class Done>
+HWY_INLINE void SweepBlocks(size_t n, size_t threads, const Make& make, const Done& done) {
+  const size_t blocks = (n + kBlock - 1) / kBlock;
+  const size_t half = (blocks + 1) / 2;
+  const auto pair = [&](size_t first) HWY_ATTR {
+    const size_t second = first + half;
+    auto a = make(first * kBlock, std::min(kBlock, n - first * kBlock));
+    if (second < blocks) {
+      auto b = make(second * kBlock, std::min(kBlock, n - second * kBlock));
+      while (a.More() && b.More()) a.Step(), b.Step();
+      while (a.More()) a.Step();
+      done(second, b.Finish());
+    } else {
+      while (a.More()) a.Step();
+    }
+    done(first, a.Finish());
+  };
+  if (threads == 1 || half == 1) {
+    for (size_t first = 0; first < half; ++first) pair(first);
+  } else {
+    ThreadPool::Instance().Run(threads, half, [&](size_t first) HWY_ATTR {
+      pair(first);
+      hwy::FlushStream();
+    });
+  }
+}
+
+// The sum over a row; make(begin) gives the Sum that starts there.
+template <class Make>
+HWY_INLINE double SumRow(size_t n, size_t threads, const Make& make) {
+  using Sum = decltype(make(size_t{0}));
+  const auto sweep = [&](size_t begin, size_t count) HWY_ATTR { return SumSweep<Sum>(make(begin), count); };
+  if (n <= kBlock) {
+    auto only = sweep(0, n);
+    while (only.More()) only.Step();
+    return only.Finish();
+  }
+  std::vector<double> parts((n + kBlock - 1) / kBlock);
+  SweepBlocks(n, threads, sweep, [&](size_t block, double part) { parts[block] = part; });
+  double sum = 0.0;
+  for (const double part : parts) sum += part;
+  return sum;
+}
+
+// Maps a row of inputs to y; returns the largest Top().
+template <bool kStream, class Function, class T, class... Inputs>
+HWY_INLINE double MapRow(const Function& function, size_t n, size_t threads, T* y, const Inputs*... x) {
+  using Sweep = MapSweep<Function, kStream, T, Inputs...>;
+  const auto sweep = [&](size_t begin, size_t count)
+                         HWY_ATTR { return Sweep(function, count, y + begin, (x + begin)...); };
+  if (n <= kBlock) {
+    auto only = sweep(0, n);
+    while (only.More()) only.Step();
+    return only.Finish();
+  }
+  std::vector<double> tops((n + kBlock - 1) / kBlock);
+  SweepBlocks(n, threads, sweep, [&](size_t block, double top) { tops[block] = top; });
+  return *std::max_element(tops.begin(), tops.end());
+}
+
+// ---- rows of any strides
+
+// Calls row(inputs, output, threads) for every row, with contiguous copies of those of the first `kVectors` inputs, and of
+// the output where kVectorOutput, that are not; the other arrays hold one element a row.
+template <class T, size_t kVectors, bool kVectorOutput, class Row>
+void EachRow(const Pass& pass, const Row& row) {
+  const auto one = [&](size_t r, size_t threads) {
+    const T* inputs[kInputs] = {};
+    std::vector<T> copies[kVectors], result;
+    for (size_t k = 0; k < kInputs && pass.inputs[k].data; ++k) {
+      const char* data = pass.inputs[k].Row(r);
+      inputs[k] = reinterpret_cast<const T*>(data);
+      if (k >= kVectors || pass.inputs[k].step == ptrdiff_t(sizeof(T)) || pass.n == 1) continue;
+      copies[k].resize(pass.n);
+      for (T& element : copies[k]) memcpy(&element, data, sizeof(T)), data += pass.inputs[k].step;
+      inputs[k] = copies[k].data();
+    }
+    char* data = pass.output.Row(r);
+    if (!kVectorOutput || pass.output.step == ptrdiff_t(sizeof(T)) || pass.n == 1) {
+      row(inputs, reinterpret_cast<T*>(data), threads);
+    } else {
+      result.resize(pass.n);
+      row(inputs, result.data(), threads);
+      for (const T& element : result) memcpy(data, &element, sizeof(T)), data += pass.output.step;
+    }
+  };
+  if (pass.threads == 1) {
+    for (size_t r = 0; r < pass.rows; ++r) one(r, 1);
+  } else if (pass.rows >= 4 * pass.threads || pass.n <= 2 * kBlock) {
+    // Whole rows, some 64 Ki elements to a task.
+    const size_t most = std::max<size_t>(1, pass.rows / (4 * pass.threads));
+    const size_t chunk = std::clamp<size_t>((size_t{1} << 16) / pass.n, 1, most);
+    ThreadPool::Instance().Run(pass.threads, (pass.rows + chunk - 1) / chunk, [&](size_t task) {
+      for (size_t r = task * chunk; r < std::min(pass.rows, (task + 1) * chunk); ++r) one(r, 1);
+      hwy::FlushStream();
+    });
+  } else {
+    for (size_t r = 0; r < pass.rows; ++r) one(r, pass.threads);
+  }
+  hwy::FlushStream();
+}
+
+}  // namespace
+}  // namespace ulproof::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // ULPROOF_SIMD_ROWS_INL_H
