@@ -6,7 +6,8 @@ listing everything imports neither torch nor Triton. A backend module defines
 
     unavailable(implementation, target) -> str | None        why it can't run here, in words
     bind(implementation, pass_, inputs, outputs, *, target, isa, threads, params) -> Callable[[], None]
-    caller(implementation, pass_) -> Callable                 optional: a faster way from arrays to results
+    caller(implementation, pass_) -> Callable                 optional: a faster way from arrays to results; it gives
+                                                              NotImplemented for arrays that it leaves to the others
 
 and never imports a sibling.
 """
@@ -17,6 +18,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -160,9 +162,27 @@ class Implementation:
 
     def __call__(self, *arrays: Any, pass_: str = "forward", **options: Any) -> Any:
         """Allocate, bind and run on the user's own arrays; returns the output, or a tuple of them."""
+        if not options:
+            caller = self._callers.get(pass_) or self._caller(pass_)
+            if (result := caller(*arrays)) is not NotImplemented:
+                return result
         from ._backends.arrays import call
 
         return call(self, arrays, pass_, options)
+
+    @cached_property
+    def _callers(self) -> dict[str, Callable[..., Any]]:
+        return {}
+
+    def _caller(self, pass_: str) -> Callable[..., Any]:
+        """The backend's fast way from arrays to results, or one that always declines."""
+
+        def decline(*arrays: Any) -> Any:
+            return NotImplemented
+
+        make = getattr(self.code(), "caller", None) if "cpu" in self.targets and pass_ in self.passes else None
+        self._callers[pass_] = decline if make is None or self.unavailable() else make(self, pass_)
+        return self._callers[pass_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,7 +85,4 @@ def prepare(
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads is {threads!r}; it must be an integer of at least 1 (there are {os.cpu_count()} CPUs)")
     _, dtype = check(implementation, pass_, inputs, outputs)
-    for array in (*inputs, *outputs):
-        if not array.dtype.isnative:
-            raise TypeError(f"an array has dtype {array.dtype.str}, which is not in this machine's byte order")
     return module, isa, ELEMENTS[dtype]
