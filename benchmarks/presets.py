@@ -73,7 +73,7 @@ def shape(axes: Mapping[str, int]) -> str:
 
 def uses_torch(name: str) -> bool:
     """Whether an implementation's process needs torch; those for NumPy, SIMD and SciPy get one without."""
-    return name.startswith("peer/torch") or name.partition("/")[0] in ("triton", "cuda")
+    return name.startswith("peer/torch") or name.partition("/")[0] in ("reference", "triton", "cuda")
 
 
 def asked(filters: Filters, field: str, value: Any) -> bool:

@@ -42,6 +42,8 @@ def problem(value: Any, definition: str = "record") -> str | None:
 
     if (error := best_match(_validator(definition).iter_errors(value))) is None:
         return None
+    while error.context:  # "this or null": null was not meant
+        error = next(each for each in error.context if each.schema != {"type": "null"})
     where = error.json_path.removeprefix("$").lstrip(".")
     return f"{where}: {error.message}" if where else error.message
 

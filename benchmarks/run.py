@@ -331,7 +331,7 @@ class Runner:
     def _row(self, job: Job, name: str) -> Record:
         implementation = load(job.operator)[name]
         axes, card = dict(job.axes), operators()[job.operator].passes[job.pass_]
-        isa = dict(job.sides)[name] or (job.isa if name.startswith("peer/torch") and job.target == "cpu" else None)
+        isa = dict(job.sides)[name]
         counted = implementation.exps(job.pass_, axes) if implementation.exps else card.exps(axes)
         return base(
             implementation,

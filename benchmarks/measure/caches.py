@@ -32,17 +32,23 @@ def last(caches: Mapping[str, int] | None = None) -> int:
     return max((caches or sizes()).values())
 
 
-def level(nbytes: int, threads: int = 1, caches: Mapping[str, int] | None = None) -> str:
-    """The smallest level that holds a working set: ``L1``, ``L2``, ``L3`` or ``DRAM``.
-
-    Each thread has an L1 and an L2 of its own; the last level is shared.
-    """
+def capacities(threads: int = 1, caches: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Bytes of each level for so many threads: each has an L1 and an L2 of its own, the last level is shared."""
     caches = caches or sizes()
     outermost = max(caches, key=lambda name: caches[name])
-    for name, size in caches.items():
-        if nbytes <= size * (1 if name == outermost else threads):
-            return name
-    return "DRAM"
+    return {name: size * (1 if name == outermost else threads) for name, size in caches.items()}
+
+
+def level(nbytes: int, threads: int = 1, caches: Mapping[str, int] | None = None) -> str:
+    """The smallest level that holds a working set: ``L1``, ``L2``, ``L3`` or ``DRAM``."""
+    return next((name for name, size in capacities(threads, caches).items() if nbytes <= size), "DRAM")
+
+
+def kept(nbytes: int, threads: int = 1, caches: Mapping[str, int] | None = None) -> tuple[float, str]:
+    """The share of a working set that at best stays in the largest level too small for it, and that level."""
+    smaller = [(size, name) for name, size in capacities(threads, caches).items() if size < nbytes]
+    size, name = max(smaller, default=(0, ""))
+    return size / nbytes, name
 
 
 def beyond(nbytes: int, caches: Mapping[str, int] | None = None) -> bool:

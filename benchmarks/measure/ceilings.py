@@ -170,23 +170,33 @@ class Ceilings:
     ) -> Record | None:
         """The least seconds of a pass, what binds it, and the level that holds its working set.
 
-        Bytes: what is written is copied from as many bytes read, at the better copy rate; further input is read. Exponentials
-        and operations: at the rates of the ISA, or of the best one for an implementation that states none.
+        Bytes: what is written is copied from as many bytes read, at the better copy rate; further input is read. What the
+        next smaller cache can hold from call to call counts at that cache's rates. Exponentials and operations: at the
+        rates of the ISA, or of the best one for an implementation that states none.
         """
         read, written = (sum(each.nbytes(axes, dtype) for each in some) for some in (card.inputs, card.outputs))
-        level = "DRAM" if cache == "cold" else caches.level(read + written, threads)
-        if target.startswith("cuda"):
-            level = "DRAM" if cache == "cold" else "L2"
-        place = {"isa": isa, "level": level}
-        copied, rest = 2 * min(read, written), max(read - written, 0) + 2 * max(written - read, 0)
-        copying = self.rate(("copy", "stream-copy"), target, threads, **place)
-        reading = self.rate(("read",), target, threads, **place) or copying
+        gpu, cold = target.startswith("cuda"), cache == "cold"
+        level = ("DRAM" if cold else "L2") if gpu else "DRAM" if cold else caches.level(read + written, threads)
+
+        def moving(level: str) -> float:
+            place = {"isa": isa, "level": level}
+            copying = self.rate(("copy", "stream-copy"), target, threads, **place)
+            reading = self.rate(("read",), target, threads, **place) or copying
+            if not copying or not reading:
+                return 0.0
+            less, more = sorted((read, written))
+            return 2 * less / copying + (more - less) / (reading if read > written else copying / 2)
+
+        seconds = moving(level)
+        if not gpu and (not cold or caches.beyond(read + written)):
+            kept, inner = caches.kept(read + written, threads)
+            seconds = kept * moving(inner) + (1 - kept) * seconds if kept else seconds
         compute = "float64" if dtype == "float64" else "float32"
         exp = self.rate(("exp",), target, threads, isa=isa)
         fma = self.rate(("fma",), target, threads, isa=isa, dtype=compute)
         launch = self.rate(("launch",), target, threads)
         bounds = {
-            "bytes": copied / copying + rest / (reading if read > written else copying) if copying and reading else 0.0,
+            "bytes": seconds,
             "exps": card.exps(axes) / exp if exp else 0.0,
             "flops": card.flops(axes) / fma if fma else 0.0,
             "launch": 1 / launch if launch and cache != "graph" else 0.0,

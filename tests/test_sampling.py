@@ -1,0 +1,182 @@
+"""The ruler, on a clock that only moves when a call moves it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ulproof.benchmarks.measure import caches
+from ulproof.benchmarks.measure.sampling import Effort, OverBudget, Rotation, Sampler, calibrate, hot, take_turns
+from ulproof.benchmarks.measure.statistics import LEAST
+
+
+class Clock:
+    """Time in seconds; ``work`` makes a call that takes ``seconds(now)`` of it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def work(
+        self, seconds: float | Callable[[float], float], heard: list[Any] | None = None, name: Any = None
+    ) -> Callable[[], None]:
+        def call() -> None:
+            if heard is not None:
+                heard.append(name)
+            self.now += seconds if isinstance(seconds, float) else seconds(self.now)
+
+        return call
+
+    def nanoseconds(self) -> int:
+        return round(self.now * 1e9)
+
+    def effort(self, **fields: Any) -> Effort:
+        return Effort(clock=lambda: self.now, **fields)
+
+    def side(self, seconds: float | Callable[[float], float]) -> Sampler:
+        return hot(self.work(seconds), self.nanoseconds)
+
+
+def test_a_quiet_machine_is_measured_in_the_fewest_rounds() -> None:
+    clock = Clock()
+    found = take_turns({"a": clock.side(2e-5), "b": clock.side(3e-5)}, clock.effort())
+    assert found["a"]["median"] == pytest.approx(2e-5)
+    assert found["b"]["median"] == pytest.approx(3e-5)
+    assert {each["stopped"] for each in found.values()} == {"interval"}
+    assert {each["samples"] for each in found.values()} == {LEAST}
+
+
+def test_a_drifting_machine_keeps_the_ratio() -> None:
+    clock = Clock()
+    slower = {name: clock.side(lambda now, base=base: base * (1 + now)) for name, base in (("a", 1e-4), ("b", 2e-4))}
+    found = take_turns(slower, clock.effort(seconds=2.0, precision=0.0))
+    assert found["a"]["median"] > 1.5e-4
+    assert found["b"]["median"] / found["a"]["median"] == pytest.approx(2, rel=0.01)
+
+
+def test_noise_goes_on_until_the_budget_is_spent_and_says_so() -> None:
+    clock = Clock()
+    ticks = iter(range(10**9))
+    side = clock.side(lambda now: 1e-3 * (1 + next(ticks) % 7))
+    found = take_turns({"a": side}, clock.effort(seconds=0.5))
+    assert found["a"]["stopped"] == "budget"
+    assert found["a"]["samples"] > LEAST
+    assert clock.now == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_fewest_rounds_are_taken_even_beyond_the_budget() -> None:
+    clock = Clock()
+    found = take_turns({"slow": clock.side(1.0)}, clock.effort(seconds=2.0, precision=-1.0))
+    assert found["slow"]["samples"] == LEAST
+    assert found["slow"]["stopped"] == "budget"
+
+
+def test_what_can_not_fit_costs_little() -> None:
+    clock = Clock()
+    with pytest.raises(OverBudget):
+        take_turns({"slow": clock.side(1.0), "slower": clock.side(100.0)}, clock.effort(limit=5.0))
+    assert clock.now < 5
+
+
+def test_each_round_has_every_side_in_an_order_of_its_own() -> None:
+    clock = Clock()
+    heard: list[str] = []
+    sides = {name: clock.side(1e-3) for name in "abcd"}
+    take_turns(sides, clock.effort(rounds=50, seconds=1e9, precision=-1.0), announce=heard.append)
+    rounds = [tuple(heard[start : start + 4]) for start in range(4, len(heard), 4)]
+    assert len(rounds) == 50
+    assert all(sorted(each) == list("abcd") for each in rounds)
+    firsts = Counter(each[0] for each in rounds)
+    assert len(set(rounds)) > 10
+    assert min(firsts[name] for name in "abcd") >= 5
+
+
+def test_the_seed_decides_the_orders() -> None:
+    def orders(seed: int) -> list[str]:
+        clock, heard = Clock(), []
+        sides = {name: clock.side(1e-3) for name in "abc"}
+        take_turns(sides, clock.effort(rounds=20, precision=-1.0), seed=seed, announce=heard.append)
+        return heard
+
+    assert orders(1) == orders(1) != orders(2)
+
+
+@pytest.mark.parametrize("seconds", [1e-8, 1e-6, 1e-4, 0.1])
+def test_a_sample_is_long_against_the_clock(seconds: float) -> None:
+    clock = Clock()
+    calls, one = calibrate(clock.side(seconds), 1e-3)
+    assert one == pytest.approx(seconds)
+    assert calls * seconds >= 1e-3 or calls == 1
+    assert calls == 1 or (calls - 1) * seconds < 1e-2
+
+
+def test_calibration_stops_at_the_most_calls() -> None:
+    assert calibrate(Clock().side(1e-9), 1e-3, most=64)[0] == 64
+
+
+def test_hot_calls_once_before_the_clock_starts() -> None:
+    clock, heard = Clock(), []
+    sampler = hot(clock.work(lambda now: 5.0 if len(heard) == 1 else 1.0, heard), clock.nanoseconds)
+    assert sampler(3) == pytest.approx(1.0)
+    assert len(heard) == 4
+
+
+def test_rotation_gives_every_call_a_copy_that_was_not_used_for_longest() -> None:
+    clock, heard = Clock(), []
+    rotation = Rotation(5)
+    one = rotation.sampler([clock.work(1.0, heard, place) for place in range(5)], clock.nanoseconds)
+    two = rotation.sampler([clock.work(1.0, heard, place) for place in range(5)], clock.nanoseconds)
+    one(3)
+    two(4)
+    one(2)
+    assert heard == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert rotation.most is None
+
+
+def test_eviction_comes_before_a_sample_and_is_not_timed() -> None:
+    clock, heard = Clock(), []
+    rotation = Rotation(3, clock.work(100.0, heard, "evict"))
+    sampler = rotation.sampler([clock.work(1.0, heard, place) for place in range(3)], clock.nanoseconds)
+    assert rotation.most == 3
+    assert sampler(3) == pytest.approx(1.0)
+    assert heard == ["evict", 0, 1, 2]
+
+
+CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
+
+
+def test_a_working_set_lies_in_the_smallest_level_that_holds_it() -> None:
+    assert [caches.level(size, 1, CACHES) for size in (1, 32 << 10, 33 << 10, 2 << 20, 33 << 20)] == [
+        "L1",
+        "L1",
+        "L2",
+        "L3",
+        "DRAM",
+    ]
+    assert caches.level(2 << 20, 2, CACHES) == "L2"
+    assert caches.level(64 << 20, 8, CACHES) == "DRAM"
+
+
+def test_copies_exceed_the_last_level_or_are_swept_from_it() -> None:
+    count, sweep = caches.copies(8 << 20, CACHES)
+    assert count * (8 << 20) > CACHES["L3"]
+    assert not sweep
+    count, sweep = caches.copies(8 << 10, CACHES)
+    assert count == caches.MOST_COPIES
+    assert sweep
+    assert caches.beyond(64 << 20, CACHES)
+    assert not caches.beyond(63 << 20, CACHES)
+
+
+def test_caches_are_read_from_sysfs(tmp_path: Any) -> None:
+    for index, (kind, level, size) in enumerate(
+        (("Data", 1, "48K"), ("Instruction", 1, "32K"), ("Unified", 2, "2M"), ("Unified", 3, "1G"))
+    ):
+        folder = tmp_path / "cache" / f"index{index}"
+        folder.mkdir(parents=True)
+        for name, text in (("type", kind), ("level", level), ("size", size)):
+            (folder / name).write_text(f"{text}\n")
+    assert caches.sizes(str(tmp_path)) == {"L1": 48 << 10, "L2": 2 << 20, "L3": 1 << 30}
+    assert caches.sizes(str(tmp_path / "nowhere")) == caches.UNKNOWN
