@@ -1,0 +1,124 @@
+"""Runs impls/softmax/kernel.cu on the CPU: the same source, launch plans and arguments, every CUDA thread a fiber."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from ulproof.impls._backends.triton import Memory, cache_folder
+from ulproof.impls.registry import Implementation
+from ulproof.impls.softmax import cuda
+
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-march=native",
+    "-ffp-contract=off",
+    "-shared",
+    "-fPIC",
+    "-fno-strict-aliasing",
+    "-U_FORTIFY_SOURCE",
+    "-w",
+)
+
+DRIVER = """
+template <class Bits>
+void call(void (*kernel)(Bits*, Index, Index, Bits*, Index, Index, Bits*, Index, Index, Bits*, Index, Bits*, Index, float*,
+                         Index, Index, Index), const Index* a) {
+  kernel((Bits*)a[0], a[1], a[2], (Bits*)a[3], a[4], a[5], (Bits*)a[6], a[7], a[8], (Bits*)a[9], a[10], (Bits*)a[11], a[12],
+         (float*)a[13], a[14], a[15], a[16]);
+}
+
+extern "C" void launch(int kernel, u32 grid, u32 block, Index shared, int error, const Index* a) {
+  ex2_error = error;
+  gridDim.x = grid;
+  shared_memory.assign(shared / 16 + 1, uint4{0x7fc00000u, 0x7fc00000u, 0x7fc00000u, 0x7fc00000u});
+  for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x) {
+    run_block(block, [&] {
+      switch (kernel) {
+%s
+        default: fail("no such kernel");
+      }
+    });
+  }
+}
+
+extern "C" void exp_relative(float max, const float* x, float* y, Index n) {
+  const Exp<Float32> exp(reference(max));
+  for (Index i = 0; i < n; ++i) y[i] = exp(x[i]);
+}
+
+extern "C" void fractions(const float* f, float* y, Index n) {
+  for (Index i = 0; i < n; ++i) y[i] = exp2_fraction(f[i]);
+}
+
+extern "C" void add_pairs(const float* a, const float* b, float* sum) {
+  Pair s = merge(Pair{a[0], a[1]}, Pair{b[0], b[1]});
+  sum[0] = s.high, sum[1] = s.low;
+}
+"""
+
+
+class Kernels:
+    """Some kernels of kernel.cu, by their C++ names, built for this CPU; kept in the cache folder by a hash of the sources."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        cases = "\n".join(f"        case {i}: call({name}, a); break;" for i, name in enumerate(self.names))
+        header = Path(__file__).with_name("cuda_on_cpu.h").read_text()
+        source = header.replace("#pragma once\n", "") + cuda.source() + DRIVER % cases
+        digest = hashlib.sha256((source + str(FLAGS)).encode()).hexdigest()
+        library = cache_folder() / "cpu" / f"{digest}.so"
+        if not library.exists():
+            library.parent.mkdir(parents=True, exist_ok=True)
+            text = library.with_suffix(".cpp")
+            text.write_text(source)
+            subprocess.run([str(COMPILER), *FLAGS, str(text), "-o", str(library)], check=True)
+        self.library = ctypes.CDLL(str(library))
+        self.library.launch.argtypes = [
+            ctypes.c_int,
+            ctypes.c_uint,
+            ctypes.c_uint,
+            ctypes.c_longlong,
+            ctypes.c_int,
+            ctypes.c_void_p,
+        ]
+
+    def run(
+        self,
+        implementation: Implementation,
+        pass_: str,
+        inputs: Sequence[np.ndarray],
+        output: np.ndarray,
+        *,
+        arch: str = "sm_90",
+        error: int = 0,
+    ) -> None:
+        """One pass over (rows, n) and (rows,) arrays, exactly as ``cuda.bind`` would launch it on a GPU."""
+        rows, n = inputs[0].shape
+        dtype = inputs[0].dtype.name
+        memory = tuple(_memory(array) for array in (*inputs, output))
+        launches = cuda.plan(implementation, pass_, {"rows": rows, "n": n}, dtype, cuda._head(memory[0], dtype), arch)
+        chunks = cuda._chunks(implementation, pass_, n, dtype)
+        work = np.full(rows * (4 * chunks + 8), np.nan, np.float32)
+        values = [*cuda._pointers(implementation, pass_, memory), work.ctypes.data, rows, n, chunks]
+        arguments = np.array(values, np.int64)
+        for launch in launches:
+            number = self.names.index(launch.kernel)
+            self.library.launch(number, launch.grid, launch.block, launch.shared, error, arguments.ctypes.data)
+
+
+def _memory(array: np.ndarray) -> Memory:
+    size = array.dtype.itemsize
+    address = array.ctypes.data
+    return Memory(
+        array.dtype.name, tuple(stride // size for stride in array.strides), SimpleNamespace(data_ptr=lambda: address)
+    )
