@@ -155,7 +155,8 @@ def draw_throughput(
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     _lengths(axes.xaxis, (low, high), units.size)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
-    _shade_lead(axes, [lines[name] for name in RIVALS[0] if name in lines], [LIGHT[look[name].colour] for name in RIVALS[0]])
+    if set(RIVALS[0]) <= set(lines):
+        _shade_lead(axes, [lines[name] for name in RIVALS[0]], [LIGHT[look[name].colour] for name in RIVALS[0]])
     found = crossover(sweep, RIVALS[0], "hot", "graph", "cold")
     if found and 0 < found.length < math.inf:
         axes.axvline(found.bytes, ymax=0.92, color=INK, linewidth=1.0, linestyle=(0, (2, 2)), zorder=4)
@@ -178,8 +179,6 @@ def draw_throughput(
 
 def _shade_lead(axes: Axes, rivals: Sequence[pd.DataFrame], colours: Sequence[str]) -> None:
     """Fill between two lines in the colour of the one that is ahead."""
-    if len(rivals) < 2:
-        return
     both = sorted(set(rivals[0]["bytes"]) & set(rivals[1]["bytes"]))
     rates = []
     for part in rivals:

@@ -124,8 +124,11 @@ def pytest_benchmark(path: Path) -> tuple[Header, list[Record]]:
     records = []
     for benchmark in document["benchmarks"]:
         stats = benchmark["stats"]
+        extra = dict(benchmark.get("extra_info") or {})
+        error, nbytes = extra.pop("max_ulp", None), extra.pop("bytes", None)
         named = {"operator": benchmark.get("group") or "", "implementation": benchmark["name"], "pass": "forward"}
-        record = named | described({**(benchmark.get("params") or {}), **(benchmark.get("extra_info") or {})})
+        record = named | described({**(benchmark.get("params") or {}), **extra})
+        record |= {"bytes": nbytes, "ulp": None if error is None else {"max": error}}
         record |= {"kind": "time", "status": "ok", "group": benchmark.get("group")}
         record["commit"] = (document.get("commit_info") or {}).get("id")
         seconds = {"median": stats["median"], "samples": stats.get("rounds", 1)}

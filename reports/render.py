@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import tables, units
 from .charts import chart, rounded
-from .looks import DARK, LIGHT, Look, looks
+from .looks import DARK, LIGHT, MARKS, Look, looks
 from .sweeps import RIVALS, Crossover, Sweep, crossover, isas_of, sweeps
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -46,13 +46,14 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         palette=list(zip(LIGHT, DARK, strict=True)),
         look=look,
-        headers=headers,
+        marks=MARKS,
+        machines=tables.machines(headers),
         findings=[finding for header in headers for finding in header.get("findings") or []],
         overview=tables.overview(runs),
         problems=tables.problems(runs),
         operators=sections(runs, headers, look),
         ceilings=tables.ceilings(runs),
-        noise=tables.noise(runs),
+        noise=tables.noise(runs, headers),
         compiled=tables.compiled(runs),
         missing=tables.missing(runs),
         environment=tables.environment(headers),

@@ -56,13 +56,13 @@ class Accuracy:
         return self.errors.get((*key, _some(row["isa"]))) or self.errors.get(key) or []
 
     def worst(self, row: Mapping[Hashable, Any]) -> tuple[float | None, str]:
-        """The largest error over all stress inputs, and the input that gives it."""
-        return max(self._of(row), default=(None, ""))
+        """The largest error over all stress inputs, and the input that gives it; without accuracy records, the row's own."""
+        return max(self._of(row), default=(_some(row["ulp.max"]), row["ulp.worst_input"] or ""))
 
     def ordinary(self, row: Mapping[Hashable, Any]) -> float | None:
-        """The error on this very workload, else on the ``normal`` input."""
-        own = _some(row["ulp.max"])
-        return own if own is not None else max((error for error, stress in self._of(row) if stress == "normal"), default=None)
+        """The error on the ``normal`` input; without accuracy records, the row's own."""
+        errors = self._of(row)
+        return max((error for error, stress in errors if stress == "normal"), default=None) if errors else _some(row["ulp.max"])
 
 
 class Baseline:
@@ -171,6 +171,8 @@ def problems(frame: pd.DataFrame) -> list[Row]:
     columns = ("status", "operator", "implementation", "backend", "isa", "dtype", "pass")
     for key, part in _grouped(frame[frame["status"].isin(TROUBLE)], columns):
         named = dict(zip(columns, map(_some, key), strict=True))
+        if part["stress"].notna().any():  # its timed rows only repeat what the checks found
+            part = part[part["stress"].notna()]
         shapes = (shape(row, axes_of(frame)) for row in part.to_dict("records"))
         where = list(dict.fromkeys(part["stress"].dropna())) or list(dict.fromkeys(shapes))
         reasons = list(dict.fromkeys(part["reason"].dropna()))
@@ -289,13 +291,16 @@ def ceilings(frame: pd.DataFrame) -> list[Row]:
         levels = [level for level in LEVELS if (memory["level"] == level).any()]
         levels += sorted(set(memory["level"]) - set(LEVELS))
         kinds = {
-            kind: {row["level"]: units.rate(row["rate"], row["unit"] or "") for row in each.to_dict("records")}
+            kind: {
+                row["level"]: units.rate(row["rate"], (row["unit"] or "").replace("bytes", "B"))
+                for row in each.to_dict("records")
+            }
             for kind, each in memory.groupby("ceiling", sort=False)
         }
         flat = [
             {
                 "name": " ".join(str(part) for part in (row["ceiling"], _some(row["dtype"])) if part),
-                "rate": units.rate(row["rate"], row["unit"] or ""),
+                "rate": units.rate(row["rate"], (row["unit"] or "").replace("bytes", "B")),
             }
             for row in part[part["level"].isna()].to_dict("records")
         ]
@@ -303,17 +308,18 @@ def ceilings(frame: pd.DataFrame) -> list[Row]:
         label += (
             f", {int(threads)} thread{'s' if threads > 1 else ''}" if _some(threads) is not None and target == "cpu" else ""
         )
-        tables.append({"label": label, "levels": levels, "kinds": kinds, "flat": flat})
+        notes = list(dict.fromkeys(part["reason"].dropna()))
+        tables.append({"label": label, "levels": levels, "kinds": kinds, "flat": flat, "notes": notes})
     return tables
 
 
-def noise(frame: pd.DataFrame) -> list[Row]:
-    """The A/A floor of each group, noisiest first."""
+def noise(frame: pd.DataFrame, headers: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """The A/A floor of each group, noisiest first, with what else the machine did meanwhile, where the run says so."""
     rows = frame[(frame["kind"] == "time") & frame["noise"].notna()]
+    watched = {(header["id"], group): seen for header in headers for group, seen in (header.get("watch") or {}).items()}
     found = []
-    for (group,), part in _grouped(rows, ("group",)):
-        timed_rows = part[part["seconds.median"].notna()]
-        spread = ((timed_rows["seconds.high"] - timed_rows["seconds.low"]) / 2 / timed_rows["seconds.median"]).median()
+    for (run, group), part in _grouped(rows, ("run", "group")):
+        results = part[part["seconds.median"].notna()]
         stopped = Counter(part["seconds.stopped"].dropna())
         found.append(
             {
@@ -321,8 +327,9 @@ def noise(frame: pd.DataFrame) -> list[Row]:
                 "records": len(part),
                 "typical": float(part["noise"].median()),
                 "largest": float(part["noise"].max()),
-                "spread": _some(spread),
+                "spread": _some(((results["seconds.high"] - results["seconds.low"]) / 2 / results["seconds.median"]).median()),
                 "stopped": ", ".join(f"{name} {count}" for name, count in stopped.most_common()),
+                "watch": watched.get((run, group), {}),
             }
         )
     return sorted(found, key=lambda row: -row["largest"])
@@ -351,9 +358,29 @@ def compiled(frame: pd.DataFrame) -> list[Row]:
     return found
 
 
+def machines(headers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The processor and the GPUs of each machine that the runs name."""
+    found = []
+    for header in headers:
+        environment = header.get("environment") or {}
+        gpus = (gpu.get("name") if isinstance(gpu, Mapping) else gpu for gpu in environment.get("gpus") or [])
+        found.append(", ".join(str(name) for name in ((environment.get("cpu") or {}).get("model"), *gpus) if name))
+    return list(dict.fromkeys(filter(None, found)))
+
+
 def environment(headers: Iterable[Mapping[str, Any]]) -> list[Row]:
     """What each run says of its machine, as (name, value) pairs, nesting written with dots."""
-    return [{"id": header["id"], "source": header["source"], "facts": list(_facts(header))} for header in headers]
+    found = []
+    for header in headers:
+        parts = [header["id"]]
+        if header.get("preset"):
+            parts.append(f"preset {header['preset']}")
+        if header.get("commit"):
+            parts.append(f"commit {header['commit'][:10]}")
+        if header.get("started"):
+            parts.append(str(header["started"]).replace("T", " ").replace("+00:00", " UTC").replace("Z", " UTC"))
+        found.append({"id": header["id"], "source": header["source"], "title": ", ".join(parts), "facts": list(_facts(header))})
+    return found
 
 
 def _facts(header: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -368,7 +395,7 @@ def _leaves(value: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
     for name, each in value.items():
         if isinstance(each, Mapping):
             yield from _leaves(each, f"{prefix}{name}.")
-        elif name.endswith("bytes") or "caches" in prefix:
+        elif name.endswith("bytes") or prefix in ("cpu.caches.", "memory."):
             yield prefix + name, units.size(each) if isinstance(each, int | float) else str(each)
         elif isinstance(each, list):
             yield prefix + name, ", ".join(map(str, each)) or "none"

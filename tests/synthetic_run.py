@@ -6,7 +6,6 @@ Times come from a small model (overhead plus the slower of arithmetic and memory
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +31,8 @@ SIMD = {
 }
 STRESS = ("normal", "normal-10", "normal-100", "uniform-1000", "one-huge", "offset-1e6", "at-2e7", "at-3e38")
 STRESS += ("masked-one", "masked-leading", "masked-all", "plus-infinity", "nan", "denormal")
+PUBLISHED = "simd/two-pass-as-published"
+PASSES = ("forward", "backward")
 GPU = ("triton/fused", "triton/online", "triton/two-pass", "cuda/warp-per-row", "cuda/block-per-row", "cuda/online")
 
 
@@ -60,8 +61,9 @@ def implementations() -> Iterator[tuple[str, str | None, float, int, float, floa
     yield "peer/scipy", None, 11, 1, 2.2e-9, 4e-5, False
 
 
-def records(seed: int = 0, operators: tuple[str, ...] = OPERATORS) -> Iterator[dict[str, Any]]:
-    draw = random.Random(seed)
+def records(operators: tuple[str, ...] = OPERATORS, threads: tuple[int, ...] = (1,)) -> Iterator[dict[str, Any]]:
+    """A run's records; with several operators the first has every implementation, the others have few."""
+    draw = random.Random(0)
     for isa in ("avx512", "avx2"):
         for level, rate in COPY[isa].items():
             for kind, factor in (
@@ -69,150 +71,132 @@ def records(seed: int = 0, operators: tuple[str, ...] = OPERATORS) -> Iterator[d
                 ("copy", 1.0),
                 ("stream-copy", STREAM_COPY[isa] / rate if level == "DRAM" else 0.3),
             ):
-                yield ceiling(kind, isa, rate * factor, "B/s", level)
+                yield ceiling(kind, isa, rate * factor, "bytes/s", level)
         yield ceiling("fma", isa, FMA[isa], "flop/s", None)
         yield ceiling("exp", isa, EXP[isa], "exp/s", None)
     for operator in operators:
-        yield from times(operator, draw)
+        for count in threads:
+            yield from (record | {"threads": count} for record in times(operator, draw))
         yield from accuracies(operator, draw)
         yield from compiles(operator, draw)
     yield from trouble(operators[0])
 
 
 def ceiling(name: str, isa: str, rate: float, unit: str, level: str | None) -> dict[str, Any]:
-    return {
-        "kind": "ceiling",
-        "status": "ok",
-        "ceiling": name,
-        "target": "cpu",
-        "isa": isa,
-        "threads": 1,
-        "rate": rate,
-        "unit": unit,
-        "level": level,
-    }
+    where = {"target": "cpu", "isa": isa, "threads": 1, "level": level}
+    return {"kind": "ceiling", "status": "ok", "ceiling": name, "rate": rate, "unit": unit, **where}
 
 
 def times(operator: str, draw: random.Random) -> Iterator[dict[str, Any]]:
     shapes = [(1, n, "forward", "float32") for n in LENGTHS]
     shapes += [(4096, 1024, pass_, dtype) for pass_ in ("forward", "backward") for dtype in ("float32", "bfloat16")]
     for rows, n, pass_, dtype in shapes:
-        group = f"{operator}-{pass_}-{dtype}-{rows}x{n}"
-        noise = 0.0004 + 0.003 * draw.random()
+        group, noise = f"{operator}-{pass_}-{dtype}-{rows}x{n}", 0.0004 + 0.003 * draw.random()
         for name, isa, sweeps, exps, each, overhead, stream in implementations():
-            simd_only = operator != "softmax" and name.startswith("simd/") and name != "simd/auto"
-            if simd_only or (pass_ == "backward" and name.startswith("simd/") and name != "simd/auto"):
+            if name.startswith("simd/") and name != "simd/auto" and (not operator.startswith("softmax") or pass_ == "backward"):
                 continue
-            elements, itemsize = rows * n, 4 if dtype == "float32" else 2
+            elements, itemsize, best_isa = rows * n, 4 if dtype == "float32" else 2, isa or "avx512"
             size = 2 * elements * itemsize
             for cache in ("hot", "cold"):
-                median = model_seconds(sweeps, each, overhead, elements, size, cache, isa or "avx512", stream)
+                median = model_seconds(sweeps, each, overhead, elements, size, cache, best_isa, stream)
                 median *= 1 + 0.01 * draw.gauss(0, 1)
                 level = "DRAM" if cache == "cold" else level_of(size)
-                roof = max(
-                    size / max(COPY[isa or "avx512"][level], STREAM_COPY[isa or "avx512"] if level == "DRAM" else 0),
-                    elements / EXP[isa or "avx512"],
-                )
-                yield {
-                    **identity(operator, name, isa), "kind": "time", "status": "ok", "dtype": dtype, "pass": pass_,
-                    "axes": {"rows": rows, "n": n}, "cache": cache, "group": group, "seed": 1, "commit": "0123abcd",
-                    "seconds": {"median": median, "low": median * 0.996, "high": median * 1.005, "samples": 40, "stopped": "interval"},
-                    "seconds_as_called": {"median": median * 1.4 + 6e-7, "low": median * 1.3, "high": median * 1.6, "samples": 10} if cache == "hot" else None,
-                    "bytes": size, "moved_bytes": int(sweeps * elements * itemsize) if name.startswith(("simd/t", "numpy")) else None,
-                    "flops": 4 * elements, "exps": exps * elements, "noise": noise, "peak_bytes": 2 * size,
-                    "roof": {"seconds": roof, "binds": "bytes" if level == "DRAM" else "exps", "level": level},
-                    "ulp": {"max": 1.7, "mean": 0.4} if name == "simd/auto" else None,
-                }  # fmt: skip
+                copy = max(COPY[best_isa][level], STREAM_COPY[best_isa] if level == "DRAM" else 0)
+                called = {"median": median * 1.4 + 6e-7, "low": median * 1.3, "high": median * 1.6, "samples": 10}
+                yield identity(operator, name, isa) | {
+                    "kind": "time",
+                    "status": "ok",
+                    "dtype": dtype,
+                    "pass": pass_,
+                    "axes": {"rows": rows, "n": n},
+                    "cache": cache,
+                    "group": group,
+                    "seconds": {
+                        "median": median,
+                        "low": median * 0.996,
+                        "high": median * 1.005,
+                        "samples": 40,
+                        "stopped": "interval",
+                    },
+                    "seconds_as_called": called if cache == "hot" else None,
+                    "bytes": size,
+                    "moved_bytes": sweeps * elements * itemsize if name.startswith(("simd/t", "numpy")) else None,
+                    "flops": 4 * elements,
+                    "exps": exps * elements,
+                    "noise": noise,
+                    "peak_bytes": 2 * size,
+                    "roof": {"seconds": max(size / copy, elements / EXP[best_isa]), "binds": "bytes", "level": level},
+                }
 
 
 def identity(operator: str, name: str, isa: str | None = None, target: str = "cpu") -> dict[str, Any]:
     backend, _, variant = name.partition("/")
-    return {
-        "operator": operator,
-        "implementation": name,
-        "backend": backend,
-        "variant": variant,
-        "target": target,
-        "isa": isa,
-        "threads": 1,
-    }
+    where = {"target": target, "isa": isa, "threads": 1}
+    return {"operator": operator, "implementation": name, "backend": backend, "variant": variant, **where}
 
 
 def accuracies(operator: str, draw: random.Random) -> Iterator[dict[str, Any]]:
-    base = {
-        "peer/torch-eager": 15.0,
-        "numpy/three-pass": 9.0,
-        "peer/scipy": 9.5,
-        "simd/two-pass-as-published": 5.4,
-        "simd/auto": 1.62,
-    }
+    """Published two-pass fails where the original does; peers are poor on wide rows and worse with an offset."""
+    typical = {"peer/torch-eager": 15.0, "numpy/three-pass": 9.0, "peer/scipy": 9.5, PUBLISHED: 5.4, "simd/auto": 1.62}
     for name, isa, *_ in implementations():
-        if operator != "softmax" and name.startswith("simd/") and name != "simd/auto":
+        if not operator.startswith("softmax") and name.startswith("simd/") and name != "simd/auto":
             continue
-        ours = name.startswith("simd/") and "published" not in name
-        for pass_ in ("forward", "backward") if name in ("simd/auto", "peer/torch-eager", "numpy/three-pass") else ("forward",):
-            for stress in STRESS:
-                error: float | None = (
-                    base.get(name, 1.7)
-                    * (1 + 0.1 * draw.random())
-                    * (1.0 if ours else {"normal-10": 5.0, "offset-1e6": 3e3}.get(stress, 1.0))
-                )
-                published = name == "simd/two-pass-as-published"
-                if published and (
-                    stress == "at-3e38" or (stress.startswith("masked") and isa == "avx2" and stress != "masked-all")
-                ):
-                    error = None
-                status = "ok" if ours or (error or 1e9) < 2 else "wrong" if error is None or error > 4096 else "inaccurate"
-                reason = (
-                    None
-                    if status == "ok"
-                    else f"{stress} gives NaN where the oracle is finite"
-                    if error is None
-                    else f"{error:.1f} ULP"
-                )
-                worst = {
-                    "max": error,
-                    "p999": error and error * 0.8,
-                    "mean": error and error * 0.2,
-                    "worst_input": "x[17] = -3.25",
-                }
-                yield {
-                    **identity(operator, name, isa), "kind": "accuracy", "status": status, "reason": reason, "dtype": "float32",
-                    "pass": pass_, "axes": {"rows": 2, "n": 1003}, "stress": stress, "seed": 1, "ulp": worst,
-                }  # fmt: skip
+        ours = name.startswith("simd/") and name != PUBLISHED
+        both = name in ("simd/auto", "peer/torch-eager", "numpy/three-pass")
+        for pass_, stress in ((pass_, stress) for pass_ in PASSES[: 1 + both] for stress in STRESS):
+            error: float | None = typical.get(name, 1.7) * (1 + 0.1 * draw.random())
+            error *= 1.0 if ours else {"normal-10": 5.0, "offset-1e6": 200.0}.get(stress, 1.0)
+            if name == PUBLISHED and (stress == "at-3e38" or (isa == "avx2" and stress in ("masked-one", "masked-leading"))):
+                error = None
+            yield identity(operator, name, isa) | {
+                "kind": "accuracy",
+                "status": "wrong" if error is None else "ok" if error < 2 else "inaccurate",
+                "reason": f"{stress} gives NaN where the oracle is finite" if error is None else None,
+                "dtype": "float32",
+                "pass": pass_,
+                "axes": {"rows": 2, "n": 1003},
+                "stress": stress,
+                "seed": 1,
+                "ulp": {"max": error, "mean": error and error * 0.2, "worst_input": "x[17] = -3.25"},
+            }
 
 
 def compiles(operator: str, draw: random.Random) -> Iterator[dict[str, Any]]:
     for name in GPU:
-        yield {
-            **identity(operator, name, target="cuda:0"), "kind": "time", "status": "unavailable", "reason": "no NVIDIA GPU or driver here",
-            "dtype": "float32", "pass": "forward", "axes": {"rows": 4096, "n": 1024},
-        }  # fmt: skip
+        workload = {"dtype": "float32", "pass": "forward", "axes": {"rows": 4096, "n": 1024}}
+        absent = {"kind": "time", "status": "unavailable", "reason": "no NVIDIA GPU or driver here"}
+        yield identity(operator, name, target="cuda:0") | workload | absent
         for arch in ("sm_80", "sm_90", "sm_100"):
-            yield {
-                **identity(operator, name, isa=arch, target="cuda:0"), "kind": "compile", "status": "ok", "dtype": "float32", "pass": "forward",
-                "axes": {"rows": 4096, "n": 1024}, "registers": draw.randrange(24, 96), "shared_bytes": 2048,
-                "spills": 8 if name == "triton/fused" and arch == "sm_80" else 0, "compile_seconds": 0.4 + draw.random(),
-            }  # fmt: skip
+            yield identity(operator, name, isa=arch, target="cuda:0") | {
+                **workload,
+                "kind": "compile",
+                "status": "ok",
+                "registers": draw.randrange(24, 96),
+                "shared_bytes": 2048,
+                "spills": 8 if name == "triton/fused" and arch == "sm_80" else 0,
+                "compile_seconds": 0.4 + draw.random(),
+            }
 
 
 def trouble(operator: str) -> Iterator[dict[str, Any]]:
     """One record of each kind that is not a result, and names that try to break out of the page."""
-    shape = {"dtype": "float32", "pass": "forward", "axes": {"rows": 1, "n": 1 << 20}, "cache": "cold"}
-    yield {**identity(operator, "peer/xnnpack"), **shape, "kind": "time", "status": "crashed", "reason": f"signal 11 {HOSTILE}"}
-    yield {
-        **identity(operator, "peer/torch-compile"),
-        **shape,
-        "kind": "time",
-        "status": "timeout",
-        "reason": "no result after 60 s",
-    }
-    yield {**identity(operator, "peer/liger"), **shape, "kind": "time", "status": "not measured", "reason": "budget"}
-    yield {
-        **identity(operator, f"peer/{HOSTILE}"), **shape, "kind": "time", "status": "suspect", "reason": "faster than its roof",
-        "seconds": {"median": 1e-5, "low": 0.9e-5, "high": 1.1e-5, "samples": 9}, "bytes": 8 << 20, "flops": 4 << 20, "exps": 1 << 20,
-        "roof": {"seconds": 3e-4, "binds": "bytes", "level": "DRAM"}, "group": HOSTILE, "noise": 0.001,
-    }  # fmt: skip
+    shape = {"kind": "time", "dtype": "float32", "pass": "forward", "axes": {"rows": 1, "n": 1 << 20}, "cache": "cold"}
+    yield identity(operator, "peer/xnnpack") | shape | {"status": "crashed", "reason": f"signal 11 {HOSTILE}"}
+    yield identity(operator, "peer/torch-compile") | shape | {"status": "timeout", "reason": "no result after 60 s"}
+    yield identity(operator, "peer/liger") | shape | {"status": "not measured", "reason": "budget"}
+    yield (
+        identity(operator, f"peer/{HOSTILE}")
+        | shape
+        | {
+            "status": "suspect",
+            "reason": "30 times as fast as its roof (bytes) allows",
+            "seconds": {"median": 1e-5, "low": 0.9e-5, "high": 1.1e-5, "samples": 9},
+            "bytes": 8 << 20,
+            "roof": {"seconds": 3e-4, "binds": "bytes", "level": "DRAM"},
+            "group": HOSTILE,
+            "noise": 0.001,
+        }
+    )
 
 
 def header() -> dict[str, Any]:
@@ -224,7 +208,7 @@ def header() -> dict[str, Any]:
         "preset": "quick",
         "environment": {
             "cpu": {"model": "Synthetic 9000 <8-core>", "cores": 2, "isas": ["avx2", "avx512"], "caches": CACHES},
-            "memory_bytes": 16 << 30,
+            "memory": {"total": 16 << 30, "available": 12 << 30},
             "gpus": [],
             "versions": {"python": "3.11.2", "numpy": "2.4.0", "torch": "2.13.0", "triton": None, "ulproof": "0.1.0"},
             "os": "Linux 6.1",
@@ -239,16 +223,15 @@ def header() -> dict[str, Any]:
             {"severity": "note", "what": HOSTILE, "fix": None},
             {"severity": "ok", "what": "nothing else is running", "fix": None},
         ],
+        "watch": {"softmax-forward-float32-1x64": {"load": 0.1, "others": 0.42, "steal": 0.01, "mhz": 2400.0, "celsius": None}},
         "plan": {"seed": 1, "budget": 90, "records": 1000},
     }
 
 
-def write_run(folder: Path, *, seed: int = 0, operators: tuple[str, ...] = OPERATORS, limit: float = math.inf) -> Path:
-    """A run folder with at most ``limit`` records."""
+def write_run(folder: Path, operators: tuple[str, ...] = OPERATORS, threads: tuple[int, ...] = (1,)) -> Path:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(header()))
     with (folder / "records.jsonl").open("w") as lines:
-        for count, record in enumerate(records(seed, operators)):
-            if count < limit:
-                lines.write(json.dumps(record) + "\n")
+        for record in records(operators, threads):
+            lines.write(json.dumps(record) + "\n")
     return folder

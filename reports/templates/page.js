@@ -22,7 +22,7 @@
   const show = {
     int: (value) => value.toLocaleString("en"),
     time: (value) => scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]]),
-    rate: (value) => digits(value / 1e9),
+    rate: (value) => digits(value / 1e9, value < 1e8 ? 2 : 3),
     percent: (value) => `${digits(100 * value, value < 0.1 ? 2 : 3)} %`,
     ratio: (value) => `${value.toFixed(2)} ×`,
     bytes: (value) => scaled(value, [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]]),
