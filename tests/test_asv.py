@@ -149,3 +149,34 @@ def test_asv_check_accepts_the_suite(root: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No problems found" in done.stdout
+
+
+def test_rows_in_asvs_own_runner(root: Path, python: Callable[..., str]) -> None:
+    """Seconds are of one call, however many share a sample; a row that can't run is skipped rather than failed."""
+    printed = python(
+        "import json, sys, types\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from asv_runner.discovery import get_benchmark_from_name\n"
+        "import benchmarks.bench_operators as module\n"
+        "from benchmarks.workload import Absent, Workload\n"
+        "now = [0.0]\n"
+        "def call(): now[0] += 0.25\n"
+        "def ready(name, *rest):\n"
+        "    if 'simd' in name: raise Absent(name)\n"
+        "    return Workload(call, {}, 500_000_000, tuple, (), None, '', 'float32')\n"
+        "module.ready = ready\n"
+        "module.time = types.SimpleNamespace(perf_counter=lambda: now[0])\n"
+        "implementations, _, _, shapes = module.SoftmaxCpu.params\n"
+        "for method in ('time_forward', 'track_seconds_per_gigabyte'):\n"
+        "    for name in ('softmax:simd/auto', 'softmax:numpy/three-pass'):\n"
+        "        index = implementations.index(name) * len(shapes) + shapes.index('1x65536')\n"
+        "        found = get_benchmark_from_name('benchmarks', f'bench_operators.SoftmaxCpu.{method}-{index}')\n"
+        "        print(json.dumps('skipped' if found.do_setup() else found.do_run()['samples']))\n",
+        str(root),
+    )
+    assert "asv: skipped: Absent('softmax:simd/auto')" in printed
+    lines = [line for line in printed.splitlines() if not line.startswith("asv: ")]
+    absent, seconds, also_absent, per_gigabyte = map(json.loads, lines)
+    assert absent == also_absent == "skipped"
+    assert set(seconds) == {0.25} and len(seconds) >= 3
+    assert set(per_gigabyte) == {0.5}
