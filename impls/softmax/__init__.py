@@ -7,6 +7,7 @@ Online normalizer calculation for softmax, arXiv 1805.02867.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..registry import ITEMSIZE, Argument, Axes, Implementation, Operator, Pass
 
@@ -177,12 +178,49 @@ def _triton(online: tuple[int, int], back: tuple[int, int], online_back: tuple[i
     )
 
 
-def _gpu(backward: bool = True) -> tuple[Implementation, ...]:
-    both = PASSES if backward else ("forward",)
+WARP = _rows_up_to(forward=1024, backward=1024)
+
+
+def _in_a_block(backward_inputs: int) -> Callable[[str, Axes, str], str | None]:
+    """The limit of a block's shared memory: 226 KB from sm_90 on, shared by the arrays of a row."""
+
+    def limits(pass_: str, axes: Axes, dtype: str) -> str | None:
+        arrays = backward_inputs if pass_ == "backward" else 1
+        most = ((226 << 10) // arrays // 16 * 16 - 16) // ITEMSIZE[dtype] + 1
+        return f"takes rows of up to {most} elements of {dtype}, not {axes['n']}" if axes["n"] > most else None
+
+    return limits
+
+
+def _cuda(online: tuple[int, int], back: tuple[int, int], online_back: tuple[int, int]) -> tuple[Implementation, ...]:
+    """As ``_triton``: reads and writes of the online forward pass, of backward on chip, and of backward online."""
+    forward = (1, online[1])
+    scalar = not online[1]  # logsumexp
+    per_row = (1, 2) if scalar else (0, 0)
+    exp_back = 0 if online_back[0] == 4 else 1
+    ours = partial(Implementation, "cuda", passes=PASSES, targets=GPU, bound=within(3.0))
     return (
-        Implementation("cuda", "warp-per-row", passes=both, targets=GPU),
-        Implementation("cuda", "block-per-row", passes=both, targets=GPU),
-        Implementation("cuda", "online", passes=both, targets=GPU),
+        ours(
+            "warp-per-row",
+            moved=sweeps(per_row, forward=forward, backward=back),
+            exps=exps(forward=1, backward=exp_back),
+            limits=WARP,
+            note="8 or 32 lanes of a warp hold a row in registers; for short rows",
+        ),
+        ours(
+            "block-per-row",
+            moved=sweeps(per_row, forward=forward, backward=back),
+            exps=exps(forward=1, backward=exp_back),
+            limits=_in_a_block(1 if scalar else 2),
+            note="a block holds a row in registers or shared memory (162 KB of it on sm_80)",
+        ),
+        ours(
+            "online",
+            moved=sweeps(per_row, forward=online, backward=online_back),
+            exps=exps(forward=1 if scalar or online_back[0] == 3 else 2, backward=exp_back),
+            limits=ANY_ROW,
+            note="many blocks each reduce a chunk to (reference, sum), combined in a fixed order; the same bits every time",
+        ),
     )
 
 
@@ -245,7 +283,7 @@ SOFTMAX = Operator(
         ),
         Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
         *_triton((2, 1), (2, 1), (4, 1)),
-        *_gpu(),
+        *_cuda((2, 1), (2, 1), (4, 1)),
         *_peers(),
         Implementation(
             "peer", "xnnpack", "peers", dtypes=("float32",), vouched=False, note="Debian's of 2022: exponentials in SSE2"
@@ -283,7 +321,7 @@ LOG_SOFTMAX = Operator(
         Implementation("numpy", "three-pass", passes=PASSES, bound=within(6), moved=sweeps(forward=(5, 3), backward=(4, 3))),
         Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
         *_triton((2, 1), (2, 1), (3, 1)),
-        *_gpu(),
+        *_cuda((2, 1), (2, 1), (3, 1)),
         *_peers(),
     ),
     priority=QUICK,
@@ -322,7 +360,7 @@ LOGSUMEXP = Operator(
         ),
         Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True),
         *_triton((1, 0), (1, 1), (1, 1)),
-        *_gpu(),
+        *_cuda((1, 0), (1, 1), (1, 1)),
         *_peers(),
     ),
     priority=QUICK,
