@@ -146,7 +146,8 @@ def check(
             raise TypeError(f"output {argument.name} must be a NumPy array, got {type(array).__name__}")
         expected = io if argument.dtype == "io" else argument.dtype
         if array.dtype != dtype_named(expected):
-            raise TypeError(f"output {argument.name} has dtype {array.dtype.name}, must be {expected}")
+            foreign = "" if array.dtype.isnative else " in foreign byte order"
+            raise TypeError(f"output {argument.name} has dtype {array.dtype.name}{foreign}, must be {expected}")
         if array.shape != (shape := shape_of(argument, axes, lead)):
             raise ValueError(f"output {argument.name} has shape {array.shape}, must be {shape}")
         if not array.flags.writeable:

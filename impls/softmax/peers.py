@@ -107,10 +107,14 @@ def with_threads(threads: int, run: Callable[[], None]) -> Callable[[], None]:
 
 
 def torch_eager(operator: str, pass_: str, *tensors: Any) -> Callable[[], None]:
-    """The functions that autograd calls, through ``out=``. logsumexp's gradient is three eager operations, as there."""
+    """The functions that autograd calls, through ``out=``. logsumexp's gradient is three eager operations, as there.
+
+    These kernels write to any ``out`` as though it were contiguous; one that is not gets a copy of a contiguous result.
+    """
     import torch
 
-    *inputs, out = tensors
+    *inputs, result = tensors
+    out = result if result.is_contiguous() else torch.empty_like(result, memory_format=torch.contiguous_format)
     aten = torch.ops.aten
     functions: dict[tuple[str, str], Callable[..., Any]] = {
         ("softmax", "forward"): lambda x: torch._softmax(x, -1, False, out=out),
@@ -127,7 +131,11 @@ def torch_eager(operator: str, pass_: str, *tensors: Any) -> Callable[[], None]:
     def run() -> None:
         compute(*inputs)
 
-    return run
+    def run_and_copy() -> None:
+        compute(*inputs)
+        result.copy_(out)
+
+    return run if out is result else run_and_copy
 
 
 def torch_compile(operator: str, pass_: str, *tensors: Any) -> Callable[[], None]:
@@ -238,12 +246,12 @@ def row_stride(name: str, array: np.ndarray) -> int:
 def xnnpack(operator: str, pass_: str, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
     n = x.shape[-1]
     rows = x.size // n
+    if not rows:
+        return lambda: None
     strides = row_stride("x", x), row_stride("y", y)
     last = x.ctypes.data + ((rows - 1) * strides[0] + n) * x.itemsize
     if n * x.itemsize % READS_BEYOND and -last % 4096 < READS_BEYOND:
         raise ValueError(f"x ends at a page's end, and XNNPACK reads up to {READS_BEYOND} bytes beyond a row")
-    if not rows:
-        return lambda: None
     library = xnnpack_library()
     handle = ctypes.c_void_p()
     succeed("xnn_create_softmax_nc_f32", library.xnn_create_softmax_nc_f32(n, *strides, 0, ctypes.byref(handle)))
