@@ -150,7 +150,7 @@ def jobs(
                 for isa in isas if on_cpu else (None,):
                     taking = [
                         (implementation.name, its)
-                        for implementation, its in sides(chosen, target, isa, isa == isas[0], threads, preset)
+                        for implementation, its in sides(chosen, target, isa, isa in (None, isas[0]), threads, preset)
                         if dtype in implementation.dtypes and pass_ in implementation.passes
                     ]
                     if not taking:

@@ -240,8 +240,8 @@ class Runner:
         self.progress.step(f"{item.operator} {item.implementation} {item.dtype} {item.pass_} {item.stress}")
 
     def measure_ceilings(self, targets: Collection[str], threads: Collection[int]) -> None:
-        wanted = [(target, count) for target in targets for count in (sorted(threads) if target == "cpu" else [1])]
-        have = {(record["target"], record["threads"]) for record in self.ceilings.records}
+        wanted = [[target, count] for target in targets for count in (sorted(threads) if target == "cpu" else [1])]
+        have = self.folder.run.setdefault("ceilings", [])
         missing = [each for each in wanted if each not in have]
         self.progress.begin("measuring the roofs", len(missing))
         for target, count in missing:
@@ -252,9 +252,13 @@ class Runner:
             try:
                 with closing(worker.ask(job, self.options.patience)) as answers:
                     for answer in answers:
-                        self.write(answer["record"] | row if "record" in answer else row | failure("crashed", answer["error"]))
+                        found = answer["record"] | row if "record" in answer else row | failure("crashed", answer["error"])
+                        if key(found) not in self.done:
+                            self.write(found)
             except Died as death:
                 self.write(row | failure(death.status, death.reason))
+            self.folder.update(ceilings=[*have, [target, count]])
+            have = self.folder.run["ceilings"]
             self.progress.step(f"{target}, {count} thread(s)")
         self.progress.end()
 

@@ -19,6 +19,8 @@ from .worker import PULSE, Pulse
 
 COMMAND = (sys.executable, "-P", "-m", "ulproof.benchmarks.worker")  # -P: nothing in the current folder is imported
 WATCH = 0.2  # seconds between two looks at a worker
+STARTING = 120.0  # seconds that a process may take to begin its first job: it imports torch on a busy machine
+SHARE = 0.9  # of the memory that is free when a worker starts, for it to take
 Answer = dict[str, Any]
 
 
@@ -67,9 +69,9 @@ def pinned(cores: Sequence[int], command: Sequence[str], **options: Any) -> subp
 class Worker:
     """A worker process. ``ask`` starts it when there is none; ``close`` ends it."""
 
-    def __init__(self, setting: Setting, *, memory_limit: int | None = None) -> None:
+    def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.limit = memory_limit or int(0.9 * environment.memory()["available"])
+        self.limit = int(SHARE * environment.memory()["available"])
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -116,13 +118,13 @@ class Worker:
                             return
                         yield answer
                     alive = time.monotonic()
-                if (count := self.pulse.read()[0]) != beats:
-                    beats, alive = count, time.monotonic()
-                elif time.monotonic() - alive > patience:
-                    raise self._died("timeout", f"no result within {patience:.0f} s")
                 if (resident := self.resident()) > self.limit:
                     what = f"out of memory: {resident / 2**30:.1f} GiB taken, {self.limit / 2**30:.1f} GiB allowed"
                     raise self._died("crashed", what)
+                if (count := self.pulse.read()[0]) != beats:
+                    beats, alive = count, time.monotonic()
+                elif time.monotonic() - alive > (patience if beats else max(patience, STARTING)):
+                    raise self._died("timeout", f"no result within {patience:.0f} s")
 
     def resident(self) -> int:
         """Bytes of memory that the worker holds."""
