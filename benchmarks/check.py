@@ -178,12 +178,12 @@ def check(
     }
     if reason := implementation.refuses(pass_, axes, dtype) or implementation.unavailable(target):
         return record | {"status": "unavailable", "reason": reason}
-    case = _case(implementation.operator.name, pass_, tuple(axes.items()), dtype, stress, seed)
+    given = workload(implementation.operator.name, pass_, tuple(axes.items()), dtype, stress, seed)
     try:
-        outputs, strayed = run(implementation, pass_, case.inputs, axes, dtype, target, isa, threads)
+        outputs, strayed = run(implementation, pass_, given.inputs, axes, dtype, target, isa, threads)
     except RuntimeError as error:
         return record | {"status": "unavailable", "reason": str(error)}
-    return record | judge(implementation, pass_, case, outputs, dtype, strayed)
+    return record | judge(implementation, pass_, given, outputs, dtype, strayed)
 
 
 def run(
@@ -232,7 +232,7 @@ class _Guarded:
 
 
 @dataclass(frozen=True)
-class _Case:
+class Workload:
     """A workload's inputs and, cut into blocks of rows, what the oracle makes of them."""
 
     operator: Operator
@@ -253,14 +253,14 @@ class _Block:
 
 
 @lru_cache(maxsize=2)
-def _case(name: str, pass_: str, axes: tuple[tuple[str, int], ...], dtype: str, stressed: str, seed: int) -> _Case:
+def workload(name: str, pass_: str, axes: tuple[tuple[str, int], ...], dtype: str, stressed: str, seed: int) -> Workload:
     """Inputs are read-only: an implementation that writes to them, or refuses such arrays, is caught here."""
     operator = operators()[name]
     inputs = stress.inputs(operator, pass_, dict(axes), dtype, stressed, seed)
     for array in inputs:
         array.flags.writeable = False
     small = inputs[0].size <= BLOCK
-    return _Case(operator, pass_, inputs, list(_blocks(operator, pass_, inputs)) if small else None)
+    return Workload(operator, pass_, inputs, list(_blocks(operator, pass_, inputs)) if small else None)
 
 
 def _by_rows(card: Pass) -> bool:
@@ -288,15 +288,15 @@ def _wide(array: np.ndarray) -> np.ndarray:
 
 
 def judge(
-    implementation: Implementation, pass_: str, case: _Case, outputs: list[np.ndarray], dtype: str, strayed: list[str]
+    implementation: Implementation, pass_: str, given: Workload, outputs: list[np.ndarray], dtype: str, strayed: list[str]
 ) -> Record:
     """``status``, ``reason`` and ``ulp`` of the outputs. ``ulp.max`` is over every output that was not legally flushed."""
-    card = case.operator.passes[pass_]
+    card = given.operator.passes[pass_]
     eps = float(ml_dtypes.finfo(arrays.dtype_named(dtype)).eps)
     errors: list[np.ndarray] = []
     broken = [f"{name}: memory beside it was written" for name in strayed]
     worst, worst_at, flushed = -1.0, "", 0
-    for block in case.blocks():
+    for block in given.blocks():
         results = [array[block.rows] if _by_rows(card) else array for array in outputs]
         for argument, actual, expected, scale in zip(card.outputs, results, block.expected, block.scale, strict=True):
             error = ulp.ulp_error(actual, expected, actual.dtype.name, scale)
@@ -307,9 +307,9 @@ def judge(
                 worst_at = _worst(argument.name, place, actual, expected, card, block)
             errors.append(error.astype(np.float32).reshape(-1))
         if pass_ == "forward":
-            reference = import_module(".reference", case.operator.package)
+            reference = import_module(".reference", given.operator.package)
             wide = [_wide(array) for array in results]
-            checked = (getattr(reference, name)(*block.inputs, *wide, eps) for name in case.operator.invariants)
+            checked = (getattr(reference, name)(*block.inputs, *wide, eps) for name in given.operator.invariants)
             broken += [reason for reason in checked if reason]
     measured = ulp.summary(np.concatenate(errors) if errors else np.zeros(0))
     measured |= {"worst_input": worst_at or None, "flushed": flushed}
