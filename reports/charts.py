@@ -39,8 +39,12 @@ SETTINGS = {
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
+    "xtick.bottom": False,
+    "ytick.left": False,
     "xtick.minor.visible": False,
     "ytick.minor.visible": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.0,
 }
@@ -67,16 +71,54 @@ def _svg(figure: Figure, name: str, titles: Mapping[str, str], label: str) -> st
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg \1 role="img" aria-label="{escape(label)}">', text, count=1)
-    text = re.sub(r"<defs>\s*</defs>", "", text)
     for gid, title in titles.items():
         text = text.replace(f'<g id="{gid}">', f"<g><title>{escape(title)}</title>")
-    used = set(re.findall(r"(?:href=\"#|url\(#)([\w-]+)", text))
-    text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
-    text = text.replace("xlink:href", "href")
-    text = re.sub(r"font: ([\d.]+px)[^;\"]*|font-size: ([\d.]+px); font-family: [^;\"]*", r"font-size: \1\2", text)
     text = re.sub(r"-?\d+\.\d{2,}", lambda match: f"{float(match[0]):.1f}".removesuffix(".0"), text)
     text = re.sub(r"#[0-9a-f]{6}\b", lambda match: VARIABLES.get(match[0], match[0]), text)
-    return re.sub(r"\s*\n\s*", "\n", text).replace("<g>\n</g>\n", "")
+    for clutter, instead in CLUTTER:
+        text = re.sub(clutter, instead, text, flags=re.S)
+    text = re.sub(r' style="([^"]*)"', lambda match: _style_attribute(match[1]), text)
+    used = set(re.findall(r"href=\"#([\w-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
+    return _without_bare_groups(text)
+
+
+# What draws nothing. Nothing is drawn outside the axes, so nothing needs clipping.
+CLUTTER = (
+    (r"\s*clip-path=\"[^\"]*\"", ""),
+    (r"<defs>\s*(<clipPath.*?)?</defs>", ""),
+    (r"<path [^>]*style=\"fill: none\"/>", ""),
+    (r" transform=\"rotate\(-0[^\"]*\"", ""),
+    (r"xlink:href", "href"),
+    (r"\s*\n\s*", "\n"),
+    (r"\n(?=[LQCz\"])", ""),
+)
+
+
+def _style_attribute(style: str) -> str:
+    """Without what the page's style sheet says of every chart: the font, its usual size and colour, how lines end."""
+    size = re.search(r"font(?:-size)?: [^;]*?([\d.]+px)", style)
+    parts = [part for part in style.split("; ") if not part.startswith(("font", "stroke-linecap", "stroke-linejoin"))]
+    if size:
+        parts = [part for part in parts if part != "fill: var(--ink)"]
+        parts += [f"font-size: {size[1]}"] if size[1] != "9px" else []
+        parts += ["font-weight: 700"] if "bold" in style or "font: 700" in style else []
+    return f' style="{";".join(part.replace(": ", ":") for part in parts)}"' if parts else ""
+
+
+def _without_bare_groups(text: str) -> str:
+    """Leave out groups that carry neither an attribute nor a title."""
+    kept: list[str] = []
+    bare: list[bool] = []
+    for line in text.split("\n"):
+        if line.startswith("<g"):
+            bare.append(line == "<g>")
+            if bare[-1]:
+                continue
+        elif line == "</g>" and bare.pop():
+            continue
+        kept.append(line)
+    return "\n".join(kept)
 
 
 def _style(look: Look) -> dict[str, Any]:
@@ -152,7 +194,7 @@ def draw_throughput(
         titles[gid] = name
     axes.set(xscale="log", xlim=(low, high), ylim=(0, top))
     axes.set(xlabel="working set (inputs and outputs)", ylabel="achieved GB/s")
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.grid()
     _lengths(axes.xaxis, (low, high), units.size)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
     if set(RIVALS[0]) <= set(lines):
@@ -202,7 +244,7 @@ def draw_latency(axes: Axes, sweep: Sweep, look: Mapping[str, Look]) -> dict[str
         axes.plot(part[sweep.axis], part["seconds.median"], marker=look[name].marker, gid=gid, **_style(look[name]))
         titles[gid] = name
     axes.set(xscale="log", yscale="log", xlabel=f"length {sweep.axis[5:]}", ylabel="time of a call")
-    axes.grid(color=GRID, linewidth=0.6)
+    axes.grid()
     _lengths(axes.xaxis, axes.get_xlim())
     _decades(axes.yaxis, "s")
     return titles
@@ -261,7 +303,7 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
     memory = _rates(ceilings, sweep, "copy", "stream-copy")
     flat = _flat_roofs(lines, ceilings, sweep)
     top = max([y for y, _ in flat] + [y for _, y, _ in spots]) * 1.7
-    bottom = max(min(y for _, y, _ in spots), top / 3000) / 2
+    bottom = min(y for _, y, _ in spots) / 2
     axes.set(xscale="log", yscale="log", xlim=(low_x, high_x), ylim=(bottom, top))
     axes.set(xlabel="flop per byte, as the algorithm moves them", ylabel="Gflop/s")
     compute = max((y for y, _ in flat), default=top)
@@ -269,7 +311,8 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
     angle = math.degrees(math.atan(box.height / math.log10(top / bottom) / (box.width / math.log10(high_x / low_x))))
     for level, rate in sorted(memory.items(), key=lambda item: item[1]):
         right = min(high_x, compute / rate)
-        axes.plot([low_x, right], [rate * low_x, rate * right], color=MUTED, linewidth=1.1, zorder=1)
+        left = max(low_x, bottom / rate)
+        axes.plot([left, right], [rate * left, rate * right], color=MUTED, linewidth=1.1, zorder=1)
         start = max(low_x * 1.06, bottom * 1.15 / rate)
         axes.text(
             start,
@@ -286,7 +329,7 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
         axes.plot([max(low_x, height / slowest), high_x], [height, height], color=MUTED, linewidth=1.1, zorder=1)
         axes.text(high_x / 1.04, height * 1.04, label, ha="right", va="bottom", color=MUTED, fontsize=8, bbox=BEHIND, zorder=2)
     _label_lengths(axes, spots, math.log(top / bottom) / box.height)
-    axes.grid(color=GRID, linewidth=0.5)
+    axes.grid()
     _decades(axes.xaxis, "")
     _decades(axes.yaxis, "", 1e-9)
     return titles

@@ -47,6 +47,7 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         palette=list(zip(LIGHT, DARK, strict=True)),
         look=look,
         marks=MARKS,
+        places={name: place for place, name in enumerate(look)},
         machines=tables.machines(headers),
         findings=[finding for header in headers for finding in header.get("findings") or []],
         overview=tables.overview(runs),
@@ -90,7 +91,8 @@ def sections(runs: pd.DataFrame, headers: Sequence[Mapping[str, Any]], look: Map
                 sweep.isa
                 == isas_of(pd.concat([each.frame for each in by_operator[operator] if each.target == sweep.target]))[0]
             )
-            for kind in ("roofline", "throughput", "latency") if first else ("throughput",):
+            rivals = any(crossover(sweep, pair) for pair in RIVALS)
+            for kind in ("roofline", "throughput", "latency") if first else ("throughput",) if rivals else ():
                 if kind == "roofline" and not (sweep.frame["flops"].notna() & sweep.frame["bytes"].notna()).any():
                     continue
                 if kind == "throughput" and not sweep.frame["bytes"].notna().any():
