@@ -316,9 +316,9 @@ def report(arguments: argparse.Namespace) -> int:
 def roofline(arguments: argparse.Namespace) -> int:
     from ulproof import reports
 
+    ending = one_of(Path(arguments.output).suffix.lower().lstrip("."), ("svg", "png"), "kind of picture")
     names = [each for each in arguments.names if each.partition(":")[0] in operators()]
     runs = reports.load(newest_run([each for each in arguments.names if each not in names]))
-    ending = one_of(Path(arguments.output).suffix.lower().lstrip("."), ("svg", "png"), "kind of picture")
     save(arguments.output, reports.roofline(narrowed(runs, filters(arguments)), list(named(names)[0]), ending))
     print(Path(arguments.output).resolve())
     return OK

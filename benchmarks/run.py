@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 from ulproof.impls import load, operators
@@ -202,41 +205,63 @@ class Runner:
         return found
 
     def check(self, items: Sequence[check.Item]) -> None:
-        """Numeric checks. After a crash or a hang the rest of that implementation's checks of this kind are left out."""
+        """Numeric checks, on all cores at once. After a crash or a hang the rest of that implementation's checks of this
+        kind are left out."""
+        items = [item for item in items if key(self._check_row(item)) not in self.done]
         self.progress.begin("checking", len(items))
-        by_worker: dict[str, list[check.Item]] = {}
-        for item in items:
-            by_worker.setdefault(item.worker, []).append(item)
-        for kind, waiting in by_worker.items():
-            cores = tuple(environment.cores())
-            torch, interpreter = kind != "native", kind == "interpreter"
-            worker = self.worker(Setting(cores, max(each.threads for each in waiting), None, torch, interpreter))
-            while waiting:
+        cores = environment.cores()
+        shares = []
+        for kind in dict.fromkeys(item.worker for item in items):
+            waiting = [item for item in items if item.worker == kind]
+            size = -(-len(waiting) // len(cores))  # neighbours share their inputs, so a share is one stretch
+            shares += [waiting[start : start + size] for start in range(0, len(waiting), size)]
+        answers: SimpleQueue[tuple[check.Item, Record] | None] = SimpleQueue()
+        stop = Event()
+        with ThreadPoolExecutor(len(cores)) as pool:
+            futures = [pool.submit(self._check_share, share, answers, stop) for share in shares]
+            try:
+                for _ in futures:
+                    while (answer := answers.get()) is not None:
+                        self._checked(*answer)
+            except BaseException:
+                stop.set()
+                raise
+            for future in futures:
+                future.result()
+        self.progress.end()
+
+    def _check_share(self, waiting: list[check.Item], answers: SimpleQueue[Any], stop: Event) -> None:
+        kind, threads = waiting[0].worker, max(item.threads for item in waiting)
+        worker = Worker(Setting(tuple(environment.cores()), threads, None, kind != "native", kind == "interpreter"))
+        try:
+            while waiting and not stop.is_set():
                 answered = 0
-                job = {"do": "check", "items": [asdict(item) for item in waiting]}
                 try:
-                    with closing(worker.ask(job, self.options.patience)) as answers:
-                        for answer in answers:
-                            self._checked(waiting[answered], answer["record"])
+                    job = {"do": "check", "items": [asdict(item) for item in waiting]}
+                    with closing(worker.ask(job, self.options.patience)) as found:
+                        for answer in found:
+                            answers.put((waiting[answered], answer["record"]))
                             answered += 1
-                    break
+                            if stop.is_set():
+                                return
+                    return
                 except Died as death:
                     item = waiting[answered]
-                    self._checked(item, {"status": death.status, "reason": death.reason})
+                    answers.put((item, failure(death.status, death.reason)))
                     same = (item.operator, item.implementation, item.pass_, item.dtype)
                     later = waiting[answered + 1 :]
                     waiting = [each for each in later if (each.operator, each.implementation, each.pass_, each.dtype) != same]
-                    for _ in range(len(later) - len(waiting)):
-                        self.progress.step(f"left out: {item.implementation}")
-        self.progress.end()
+        finally:
+            worker.close()
+            answers.put(None)
 
-    def _checked(self, item: check.Item, answer: Record) -> None:
-        implementation = load(item.operator)[item.implementation]
+    def _check_row(self, item: check.Item) -> Record:
         names = ("target", "isa", "threads", "dtype", "stress", "seed")
         fields = {name: getattr(item, name) for name in names} | {"pass": item.pass_, "axes": dict(item.axes)}
-        record = base(implementation, **fields) | answer | {"kind": "accuracy", "commit": self.commit}
-        if key(record) not in self.done:
-            self.write(record)
+        return base(load(item.operator)[item.implementation], **fields) | {"kind": "accuracy", "commit": self.commit}
+
+    def _checked(self, item: check.Item, answer: Record) -> None:
+        self.write(self._check_row(item) | answer | {"kind": "accuracy", "commit": self.commit})
         self.progress.step(f"{item.operator} {item.implementation} {item.dtype} {item.pass_} {item.stress}")
 
     def measure_ceilings(self, targets: Collection[str], threads: Collection[int]) -> None:
@@ -403,8 +428,8 @@ class Runner:
             total = sum(map(len, planned.values()))
             self.folder.update(plan={**self.folder.run["plan"], "jobs": total})
             if total:
-                self.check(check_items(options, {job.target for jobs in planned.values() for job in jobs}))
                 jobs = [job for each in planned.values() for job in each]
+                self.check(check_items(options, jobs))
                 self.measure_ceilings({job.target for job in jobs}, {job.threads for job in jobs if job.target == "cpu"})
                 self.progress.begin("measuring", total)
                 used = presets.spend(planned, options.seconds, self.measure, self.skip)
@@ -446,14 +471,20 @@ def measuring_cores(threads: int) -> tuple[int, ...]:
     return tuple(environment.cores()[-threads:])
 
 
-def check_items(options: Options, targets: Iterable[str] | None = None) -> list[check.Item]:
-    """The numeric checks that go with a run: of what is about to be timed, or, without ``targets``, of everything."""
-    filters = options.filters
-    if targets is not None:
-        filters = {**filters, "target": sorted(targets), "threads": ()}
+def check_items(options: Options, jobs: Sequence[Job] | None = None) -> list[check.Item]:
+    """The numeric checks that go with a run: of what its jobs time, or, without jobs, of everything asked for."""
+    filters = (
+        options.filters if jobs is None else {**options.filters, "target": sorted({job.target for job in jobs}), "threads": ()}
+    )
     items = check.plan(options.operators, filters, thorough=options.preset != "quick", long=options.preset == "full")
+    timed = {(job.operator, name, job.dtype, job.pass_) for job in jobs or () for name, _ in job.sides}
     wanted = set(options.implementations)
-    return [item for item in items if not wanted or f"{item.operator}:{item.implementation}" in wanted]
+    return [
+        item
+        for item in items
+        if (jobs is None or (item.operator, item.implementation, item.dtype, item.pass_) in timed)
+        and (not wanted or f"{item.operator}:{item.implementation}" in wanted)
+    ]
 
 
 def new(path: str | Path, options: Options) -> RunFolder:

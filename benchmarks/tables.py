@@ -8,7 +8,7 @@ from typing import Any
 from .presets import shape
 
 Record = Mapping[str, Any]
-BAD = ("wrong", "inaccurate", "crashed", "timeout")
+BAD = ("wrong", "crashed", "timeout")
 
 
 def columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> str:

@@ -315,6 +315,7 @@ WORK: dict[str, Callable[[Mapping[str, Any], Pulse], Iterator[Answer]]] = {
 
 def main() -> None:
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which hears it too, decides
     jobs, answers, shared = (int(argument) for argument in sys.argv[1:4])
     pulse = Pulse(shared)
     with os.fdopen(jobs) as lines, os.fdopen(answers, "w", buffering=1) as out:
