@@ -178,6 +178,7 @@ inline const uint4* aligned(const void* p) {
   return (const uint4*)p;
 }
 inline uint4 load16(const void* from) { return *aligned(from); }
+inline void forget(uint4&) {}
 inline void store16(void* to, uint4 v) { *const_cast<uint4*>(aligned(to)) = v; }
 inline void copy16(uint4* shared, const void* from) { current->copies.push_back({shared, aligned(from)}); }
 inline void await_copies() {

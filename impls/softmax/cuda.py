@@ -32,8 +32,8 @@ SCRATCH = 1 << 10  # what block_per_row's reductions need of it, and to spare
 WARP = {4: ((8, 1), (32, 1), (32, 2), (32, 4), (32, 8), (32, 9)), 2: ((8, 1), (32, 1), (32, 2), (32, 4), (32, 5))}
 # (threads, vectors a thread, blocks a multiprocessor must take) of block_per_row by inputs, then those in shared memory
 BLOCK = {
-    1: ((128, 1, 8), (128, 2, 8), (128, 4, 8), (128, 8, 8), (256, 8, 4), (512, 8, 2)),
-    2: ((128, 1, 8), (128, 2, 8), (128, 4, 6), (256, 4, 3)),
+    1: ((128, 2, 8), (128, 4, 8), (128, 8, 6), (256, 8, 3)),
+    2: ((128, 2, 8), (128, 4, 6), (256, 4, 3)),
 }
 IN_SHARED = ((512, 0, 2), (1024, 0, 1))
 ONLINE = {1: (256, 8), 2: (256, 4)}  # threads, vectors a thread

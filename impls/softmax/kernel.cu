@@ -61,6 +61,10 @@ __device__ __forceinline__ uint4 load16(const void* from) {  // read-only while 
   return v;
 }
 
+// Keeps the compiler from carrying what it derived from v (unpacked elements, say) from one pass over a row to the next: the
+// registers are better spent on more rows in flight.
+__device__ __forceinline__ void forget(uint4& v) { asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)); }
+
 __device__ __forceinline__ void store16(void* to, uint4 v) { *(uint4*)to = v; }
 
 __device__ __forceinline__ void copy16(uint4* shared, const void* from) {
@@ -415,7 +419,11 @@ struct Registers {
   template <class F>
   DEVICE void each(F visit) {
 #pragma unroll
-    for (int k = 0; k < K; ++k) visit(Group::rank() + k * Group::size, a[k], b[Inputs == 2 ? k : 0]);
+    for (int k = 0; k < K; ++k) {
+      forget(a[k]);
+      if constexpr (Inputs == 2) forget(b[k]);
+      visit(Group::rank() + k * Group::size, a[k], b[Inputs == 2 ? k : 0]);
+    }
   }
 };
 
