@@ -215,7 +215,10 @@ class Reduction {
   }
 
   // x - shift, not below the floor (so that -inf is an ordinary number); NaN stays NaN.
-  HWY_INLINE VF Shifted(VF x) const { return MaxKeepNaN(floor_, hn::Sub(x, shift_)); }
+  template <bool kShifted>
+  HWY_INLINE VF Shifted(VF x) const {
+    return MaxKeepNaN(floor_, kShifted ? hn::Sub(x, shift_) : x);
+  }
   HWY_INLINE VF Rounded(VF v) const { return hn::MulAdd(v, hn::Set(f32, 0x1.715476p+0f), rounder_); }
   HWY_INLINE VF Rest(VF v, VF k) const {
     const VF whole = hn::Sub(k, rounder_);
@@ -266,48 +269,63 @@ class Reduction {
   VF shift_, floor_, rounder_, table_;
 };
 
-// factor * e^(x - shift) / 2^power: within 1.6 ULP, subnormal results rounded once more, exactly 0 below them, NaN for NaN;
-// results above 2^99 are still above 2^98. x - shift must be exact, and at most 2^16, where the result is not 0.
-class Exponential {
+// factor * e^(x - shift) / 2^power: within 1.6 ULP, subnormal results rounded once more, exactly 0 below them, NaN for NaN.
+// Results above 2^99 are still above 2^98, or anything with kBounded, which is for results that are known to be smaller.
+// Without kShifted the shift is taken to be 0. x - shift must be exact, and at most 2^16, where the result is not 0.
+template <bool kShifted = true, bool kBounded = false>
+class BasicExponential {
  public:
-  HWY_INLINE Exponential(const Reference& reference, double factor) : reduction_(reference, factor * 0x1p26, -125.0) {}
+  HWY_INLINE BasicExponential(const Reference& reference, double factor)
+      : reduction_(reference, factor * 0x1p26, -125.0) {}
   HWY_INLINE VF operator()(VF x) const {
-    const VF v = reduction_.Shifted(x);
+    const VF v = reduction_.template Shifted<kShifted>(x);
     const VF k = reduction_.Rounded(v);
     const VF t = reduction_.Rest(v, k);
-    const VF root = reduction_.Root(Reduction::Capped(k));
+    const VF root = reduction_.Root(kBounded ? k : Reduction::Capped(k));
     return hn::Mul(hn::MulAdd(hn::Mul(root, t), Reduction::Tail(t), root), hn::Set(f32, 0x1p-26f));
   }
 
  private:
   Reduction reduction_;
 };
+using Exponential = BasicExponential<>;
 
-// e^(x - shift) / 2^power times kFactor, in two parts for summing: the root, and the rest of at most 0.045 of it, whose
-// rounding is negligible. Results below 2^-125 are that much; results above 2^126 are still above 2^125.
+// e^(x - shift) / 2^power times kFactor, for summing: the root, and the rest of at most 0.045 of it, whose rounding is
+// negligible, as a product. Results below 2^-125 are that much; results above 2^126 are still above 2^125.
 // kFactor, found by search, puts all roots within 0.19 ULP (16 entries) or 0.04 ULP (8, 4) of a float.
-class SumExponential {
+template <bool kShifted>
+class BasicSumExponential {
  public:
   static constexpr double kFactor = kLanes == 16   ? 0x1.084921D5E63DP+0
                                     : kLanes == 8 ? 0x1.16747BF75A98DP+0
                                                   : 0x1.0F5725FE93D25P+0;
 
+  struct Product {
+    VF root, part, tail;  // the rest is part * tail
+    HWY_INLINE VF Whole() const { return hn::MulAdd(part, tail, root); }
+  };
   struct Parts {
     VF root, rest;
   };
-  HWY_INLINE SumExponential(const Reference& reference, double factor)
+
+  HWY_INLINE BasicSumExponential(const Reference& reference, double factor)
       : reduction_(reference, factor * kFactor, -125.0) {}
-  HWY_INLINE Parts operator()(VF x) const {
-    const VF v = reduction_.Shifted(x);
+  HWY_INLINE Product Factors(VF x) const {
+    const VF v = reduction_.template Shifted<kShifted>(x);
     const VF k = reduction_.Rounded(v);
     const VF t = reduction_.Rest(v, k);
     const VF root = reduction_.Root(Reduction::Capped(k));
-    return {root, hn::Mul(hn::Mul(root, t), Reduction::Tail(t))};
+    return {root, hn::Mul(root, t), Reduction::Tail(t)};
+  }
+  HWY_INLINE Parts operator()(VF x) const {
+    const Product e = Factors(x);
+    return {e.root, hn::Mul(e.part, e.tail)};
   }
 
  private:
   Reduction reduction_;
 };
+using SumExponential = BasicSumExponential<true>;
 
 // ---- sums
 
@@ -350,24 +368,43 @@ HWY_INLINE bool AnyNaN(const T* x, size_t n) {
   return false;
 }
 
-// The sum of e^(x_i - shift) / 2^power: roots are added in double, the rest four vectors at a time in float first, so
-// nothing drifts or stagnates.
+// A running sum of SumExponential's results: roots in double, the rest in float for a few steps at a time, so that nothing
+// drifts or stagnates.
+class PartsSum {
+ public:
+  HWY_INLINE PartsSum() : rest_(hn::Zero(f32)) {}
+  template <class Product>
+  HWY_INLINE void Add(const Product& e) {
+    sum_.Add(e.root);
+    rest_ = hn::MulAdd(e.part, e.tail, rest_);
+  }
+  // To be called after at most 16 additions.
+  HWY_INLINE void Flush() {
+    sum_.Add(rest_);
+    rest_ = hn::Zero(f32);
+  }
+  HWY_INLINE double Total() {
+    Flush();
+    return sum_.Total();
+  }
+
+ private:
+  DoubleSum sum_;
+  VF rest_;
+};
+
+// The sum of e^(x_i - shift) / 2^power.
 template <class T>
 HWY_INLINE double SumWith(const Reference& reference, const T* HWY_RESTRICT x, size_t n) {
   const SumExponential exponential(reference, 1.0);
-  DoubleSum sum;
+  PartsSum sum;
   size_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    const auto a = exponential(Load(x + i)), b = exponential(Load(x + i + kLanes));
-    const auto c = exponential(Load(x + i + 2 * kLanes)), d = exponential(Load(x + i + 3 * kLanes));
-    sum.Add(a.root), sum.Add(b.root), sum.Add(c.root), sum.Add(d.root);
-    sum.Add(hn::Add(hn::Add(a.rest, b.rest), hn::Add(c.rest, d.rest)));
+    for (size_t v = 0; v < 4; ++v) sum.Add(exponential.Factors(Load(x + i + v * kLanes)));
+    sum.Flush();
   }
-  for (; i < n; i += kLanes) {
-    const float lowest = -std::numeric_limits<float>::infinity();
-    const auto e = exponential(n - i >= kLanes ? Load(x + i) : LoadPart(x + i, n - i, lowest));
-    sum.Add(e.root), sum.Add(e.rest);
-  }
+  for (; i + kLanes <= n; i += kLanes) sum.Add(exponential.Factors(Load(x + i)));
+  if (i < n) sum.Add(exponential.Factors(LoadPart(x + i, n - i, -std::numeric_limits<float>::infinity())));
   return sum.Total() / SumExponential::kFactor;
 }
 

@@ -7,7 +7,8 @@
 //
 // Sample looks at a row's first elements only. Its maximum is a good enough reference, because the exponential keeps its
 // accuracy over 2^226 (see Exponential); a row that leaves this range is found by its sum and done again from its maximum.
-// A row is summed in fixed blocks, so that threads and streams change no bit of the result.
+// A row is summed in fixed blocks, so that threads change no bit of the result. One stream and no prefetching by software
+// measured best, or no worse than two streams half a row apart, where this was tuned (Zen 4).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "softmax/simd_forward.cpp"
 #include <hwy/foreach_target.h>
@@ -26,90 +27,65 @@ namespace ulproof::HWY_NAMESPACE {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr size_t kGroup = 4 * kLanes;   // elements of one step
+constexpr float kLargest = std::numeric_limits<float>::max();
+constexpr size_t kGroup = 4 * kLanes;       // elements of one step
 constexpr size_t kBlock = size_t{1} << 14;  // elements that are summed on their own
 constexpr size_t kSample = 512;
-constexpr size_t kAhead = 4096;  // bytes of prefetching
 
-template <class T>
-HWY_INLINE void PrefetchGroup(const T* x) {
-  const char* p = reinterpret_cast<const char*>(x) + kAhead;
-  for (size_t line = 0; line < kGroup * sizeof(T); line += 64) hwy::Prefetch(p + line);
-}
-
-// Each sweep is a class with Step, a group of four vectors, and Finish, the rest of the block; two blocks far apart can
-// then be swept alternately.
-
-template <class T>
-class Max {
- public:
-  HWY_INLINE Max(const T* x, size_t n) : x_(x), n_(n) {
-    for (VF& m : max_) m = hn::Set(f32, -kInfinity);
-  }
-  HWY_INLINE bool More() const { return i_ + kGroup <= n_; }
-  HWY_INLINE void Step() {
-    PrefetchGroup(x_ + i_);
-    for (size_t v = 0; v < 4; ++v) max_[v] = MaxKeepNaN(max_[v], Load(x_ + i_ + v * kLanes));
-    i_ += kGroup;
-  }
-  HWY_INLINE double Finish() {
-    for (; i_ + kLanes <= n_; i_ += kLanes) max_[0] = MaxKeepNaN(max_[0], Load(x_ + i_));
-    if (i_ < n_) max_[1] = MaxKeepNaN(max_[1], LoadPart(x_ + i_, n_ - i_, -kInfinity));
-    const VF all = hn::Max(hn::Max(max_[0], max_[1]), hn::Max(max_[2], max_[3]));
-    return hn::GetLane(hn::MaxOfLanes(f32, all));
-  }
-
- private:
-  const T* x_;
-  size_t n_, i_ = 0;
-  VF max_[4];
-};
+// ---- sweeps over a block
 
 // Sum, and with kStore also SumStore into e.
-template <class T, bool kStore, bool kStream>
-class Sum {
- public:
-  HWY_INLINE Sum(const SumExponential& exponential, const T* x, float* e, size_t n)
-      : exponential_(exponential), x_(x), e_(e), n_(n) {}
-  HWY_INLINE bool More() const { return i_ + kGroup <= n_; }
-  HWY_INLINE void Step() {
-    PrefetchGroup(x_ + i_);
-    const VF a = One(0), b = One(1), c = One(2), d = One(3);
-    sum_.Add(hn::Add(hn::Add(a, b), hn::Add(c, d)));
-    i_ += kGroup;
+template <bool kStore, bool kStream, class T, class E>
+HWY_INLINE double SumBlock(const E& exponential, const T* HWY_RESTRICT x, float* HWY_RESTRICT e, size_t n) {
+  PartsSum sum;
+  const auto one = [&](size_t i) HWY_ATTR {
+    const auto product = exponential.Factors(Load(x + i));
+    sum.Add(product);
+    if constexpr (kStore && kStream) hn::Stream(product.Whole(), f32, e + i);
+    if constexpr (kStore && !kStream) Store(product.Whole(), e + i);
+  };
+  size_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) {
+    for (size_t v = 0; v < 4; ++v) one(i + v * kLanes);
+    if (i / kGroup % 4 == 3) sum.Flush();
   }
-  HWY_INLINE double Finish() {
-    for (; i_ + kLanes <= n_; i_ += kLanes) sum_.Add(One(0));
-    if (i_ < n_) {
-      const auto v = exponential_(LoadPart(x_ + i_, n_ - i_, -kInfinity));
-      if constexpr (kStore) StorePart(hn::Add(v.root, v.rest), e_ + i_, n_ - i_);
-      sum_.Add(v.root), sum_.Add(v.rest);
-    }
-    return sum_.Total();
+  sum.Flush();
+  for (; i + kLanes <= n; i += kLanes) one(i);
+  if (i < n) {
+    const auto product = exponential.Factors(LoadPart(x + i, n - i, -kInfinity));
+    sum.Add(product);
+    if constexpr (kStore) StorePart(product.Whole(), e + i, n - i);
   }
+  return sum.Total();
+}
 
- private:
-  HWY_INLINE VF One(size_t v) {
-    const auto parts = exponential_(Load(x_ + i_ + v * kLanes));
-    sum_.Add(parts.root);
-    if constexpr (kStore) {
-      const VF e = hn::Add(parts.root, parts.rest);
+// Write (the function is an exponential) and Scale (it is Inverse).
+template <bool kStream, class Function, class S, class T>
+HWY_INLINE void MapBlock(const Function& function, const S* x, T* y, size_t n) {
+  size_t i = 0;
+  const auto part = [&](size_t count) HWY_ATTR {
+    if (count > 0) StorePart(function(LoadPart(x + i, count, -kInfinity)), y + i, count);
+    i += count;
+  };
+  if constexpr (kStream) {
+    constexpr size_t kBytes = kLanes * sizeof(T);
+    part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
+  }
+  for (; i + kGroup <= n; i += kGroup) {
+    for (size_t v = i; v < i + kGroup; v += kLanes) {
+      const VF result = function(Load(x + v));
       if constexpr (kStream) {
-        hn::Stream(e, f32, e_ + i_ + v * kLanes);
+        Stream(result, y + v);
       } else {
-        Store(e, e_ + i_ + v * kLanes);
+        Store(result, y + v);
       }
     }
-    return parts.rest;
   }
+  for (; i + kLanes <= n; i += kLanes) Store(function(Load(x + i)), y + i);
+  part(n - i);
+}
 
-  const SumExponential& exponential_;
-  const T* x_;
-  float* e_;
-  size_t n_, i_ = 0;
-  DoubleSum sum_;
-};
-
+// e * inverse, rounded once.
 struct Inverse {
   HWY_INLINE explicit Inverse(double inverse)
       : high(hn::Set(f32, float(inverse))), low(hn::Set(f32, float(inverse - double(float(inverse))))) {}
@@ -117,122 +93,53 @@ struct Inverse {
   VF high, low;
 };
 
-// Write (Function is Exponential, S is T) and Scale (Function is Inverse, S is float).
-template <class Function, class S, class T, bool kStream>
-class Map {
- public:
-  HWY_INLINE Map(const Function& function, const S* x, T* y, size_t n) : function_(function), x_(x), y_(y), n_(n) {
-    if constexpr (kStream) {
-      constexpr size_t kBytes = kLanes * sizeof(T);
-      const size_t head = std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T));
-      Part(head);
-    }
-  }
-  HWY_INLINE bool More() const { return i_ + kGroup <= n_; }
-  HWY_INLINE void Step() {
-    PrefetchGroup(x_ + i_);
-    for (size_t v = 0; v < 4; ++v) {
-      const VF result = function_(Load(x_ + i_ + v * kLanes));
-      if constexpr (kStream) {
-        Stream(result, y_ + i_ + v * kLanes);
-      } else {
-        Store(result, y_ + i_ + v * kLanes);
-      }
-    }
-    i_ += kGroup;
-  }
-  HWY_INLINE double Finish() {
-    for (; i_ + kLanes <= n_; i_ += kLanes) Store(function_(Load(x_ + i_)), y_ + i_);
-    Part(n_ - i_);
-    return 0.0;
-  }
+// ---- sweeps over a row
 
- private:
-  HWY_INLINE void Part(size_t count) {
-    if (count > 0) StorePart(function_(LoadPart(x_ + i_, count, -kInfinity)), y_ + i_, count);
-    i_ += count;
-  }
-
-  const Function& function_;
-  const S* x_;
-  T* y_;
-  size_t n_, i_ = 0;
-};
-
-// Runs a sweep over a row, block by block; `make(begin, count)` gives the sweep of a block, `done(block, result)` takes
-// its result. With one thread, two blocks half a row apart are swept alternately: DRAM serves two streams better than one.
-template <class Make, class Done>
-HWY_INLINE void Sweep(size_t n, size_t threads, bool backward, const Make& make, const Done& done) {
+// Calls body(begin, count) for each block of a row, on any thread.
+template <class Body>
+HWY_INLINE void EachBlock(size_t n, size_t threads, bool backward, const Body& body) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
-  const size_t half = (blocks + 1) / 2;
-  const auto pair = [&](size_t task) HWY_ATTR {
-    const size_t first = backward ? half - 1 - task : task;
-    auto a = make(first * kBlock, std::min(kBlock, n - first * kBlock));
-    const size_t second = first + half;
-    if (second < blocks) {
-      auto b = make(second * kBlock, std::min(kBlock, n - second * kBlock));
-      while (a.More() && b.More()) a.Step(), b.Step();
-      while (a.More()) a.Step();
-      done(first, a.Finish());
-      done(second, b.Finish());
-    } else {
-      while (a.More()) a.Step();
-      done(first, a.Finish());
-    }
+  const auto task = [&](size_t i) HWY_ATTR {
+    const size_t begin = (backward ? blocks - 1 - i : i) * kBlock;
+    body(begin, std::min(kBlock, n - begin));
   };
-  if (threads > 1 && blocks > 2) {
-    ThreadPool::Instance().Run(threads, half, [&](size_t task) HWY_ATTR {
-      pair(task);
+  if (threads == 1 || blocks == 1) {
+    for (size_t i = 0; i < blocks; ++i) task(i);
+  } else {
+    ThreadPool::Instance().Run(threads, blocks, [&](size_t i) HWY_ATTR {
+      task(i);
       hwy::FlushStream();
     });
-  } else {
-    for (size_t task = 0; task < half; ++task) pair(task);
   }
 }
 
 template <class T>
-HWY_NOINLINE double MaxOf(const T* x, size_t n, size_t threads) {
-  if (n <= kBlock) {
-    Max<T> sweep(x, n);
-    while (sweep.More()) sweep.Step();
-    return sweep.Finish();
-  }
-  std::vector<double> part((n + kBlock - 1) / kBlock);
-  Sweep(
-      n, threads, false, [&](size_t begin, size_t count) HWY_ATTR { return Max<T>(x + begin, count); },
-      [&](size_t block, double result) { part[block] = result; });
+HWY_NOINLINE float MaxOf(const T* x, size_t n, size_t threads) {
+  if (n <= kBlock) return RowMax(x, n);
+  std::vector<float> part((n + kBlock - 1) / kBlock);
+  EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR { part[begin / kBlock] = RowMax(x + begin, count); });
   return *std::max_element(part.begin(), part.end());
 }
 
-template <class T, bool kStore, bool kStream>
-HWY_NOINLINE double SumOf(const SumExponential& exponential, const T* x, float* e, size_t n, size_t threads) {
-  if (n <= kBlock) {
-    Sum<T, kStore, kStream> sweep(exponential, x, e, n);
-    while (sweep.More()) sweep.Step();
-    return sweep.Finish();
-  }
+template <bool kShifted, bool kStore, bool kStream, class T>
+HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x, float* e, size_t n, size_t threads) {
+  const BasicSumExponential<kShifted> exponential(reference, factor);
+  const double unit = factor * SumExponential::kFactor;
+  if (n <= kBlock) return SumBlock<kStore, kStream>(exponential, x, e, n) / unit;
   std::vector<double> part((n + kBlock - 1) / kBlock);
-  Sweep(
-      n, threads, false,
-      [&](size_t begin, size_t count) HWY_ATTR { return Sum<T, kStore, kStream>(exponential, x + begin, e + begin, count); },
-      [&](size_t block, double result) { part[block] = result; });
+  EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR {
+    part[begin / kBlock] = SumBlock<kStore, kStream>(exponential, x + begin, e + begin, count);
+  });
   double sum = 0.0;
-  for (double p : part) sum += p;
-  return sum;
+  for (const double p : part) sum += p;
+  return sum / unit;
 }
 
-template <class Function, class S, class T, bool kStream>
+template <bool kStream, class Function, class S, class T>
 HWY_NOINLINE void MapTo(const Function& function, const S* x, T* y, size_t n, size_t threads, bool backward) {
-  if (n <= kBlock) {
-    Map<Function, S, T, kStream> sweep(function, x, y, n);
-    while (sweep.More()) sweep.Step();
-    sweep.Finish();
-    return;
-  }
-  Sweep(
-      n, threads, backward,
-      [&](size_t begin, size_t count) HWY_ATTR { return Map<Function, S, T, kStream>(function, x + begin, y + begin, count); },
-      [](size_t, double) {});
+  EachBlock(n, threads, backward, [&](size_t begin, size_t count) HWY_ATTR {
+    MapBlock<kStream>(function, x + begin, y + begin, count);
+  });
 }
 
 template <class T>
@@ -264,29 +171,30 @@ HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads) {
   constexpr double kBias = kStored ? 0x1p25 : 1.0;
   Reference reference;
   double sum = 0.0;
-  const auto add = [&](double largest) HWY_ATTR {
-    if (!(std::fabs(largest) <= std::numeric_limits<float>::max())) return false;
-    reference = Reference::Near(float(largest));
-    const SumExponential exponential(reference, kBias);
-    if constexpr (kStream && kStored && sizeof(T) == 4) {
-      sum = stream_sum ? SumOf<T, kStored, true>(exponential, x, e, n, threads)
-                       : SumOf<T, kStored, false>(exponential, x, e, n, threads);
-    } else {
-      sum = SumOf<T, kStored, false>(exponential, x, e, n, threads);
-    }
-    sum /= SumExponential::kFactor * kBias;
+  const auto sum_from = [&](float largest) HWY_ATTR {
+    if (!(std::fabs(largest) <= kLargest)) return false;
+    reference = Reference::Near(largest);
+    const auto sum_of = [&](auto shifted, auto stream) HWY_ATTR {
+      return SumOf<shifted(), kStored, stream()>(reference, kBias, x, e, n, threads);
+    };
+    using CanStream = std::bool_constant<kStream && kStored && sizeof(T) == 4>;
+    using No = std::false_type;
+    sum = reference.shift != 0.0f ? sum_of(std::true_type(), No())
+          : stream_sum            ? sum_of(No(), CanStream())
+                                  : sum_of(No(), No());
     return sum < kTooLarge;
   };
-  bool good = false;
-  if (kSampled && n > 2 * kSample) good = add(MaxOf(x, kSample, 1));
-  if (!good) good = add(MaxOf(x, n, threads));
-  if (!good) return FillNaN(y, n);
+  const bool sampled = kSampled && n > 2 * kSample && sum_from(MaxOf(x, kSample, 1));
+  if (!sampled && !sum_from(MaxOf(x, n, threads))) return FillNaN(y, n);
 
   constexpr bool kBackward = kAlgorithm == Algorithm::kBackwardWalk;
   if constexpr (kStored) {
-    MapTo<Inverse, float, T, kStream>(Inverse(1.0 / (sum * SumExponential::kFactor * kBias)), e, y, n, threads, kBackward);
+    const Inverse inverse(1.0 / (sum * SumExponential::kFactor * kBias));
+    MapTo<kStream>(inverse, e, y, n, threads, kBackward);
+  } else if (reference.shift != 0.0f) {
+    MapTo<kStream>(BasicExponential<true, true>(reference, 1.0 / sum), x, y, n, threads, kBackward);
   } else {
-    MapTo<Exponential, T, T, kStream>(Exponential(reference, 1.0 / sum), x, y, n, threads, kBackward);
+    MapTo<kStream>(BasicExponential<false, true>(reference, 1.0 / sum), x, y, n, threads, kBackward);
   }
 }
 
