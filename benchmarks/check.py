@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from ulproof.impls import load, operators
-from ulproof.impls._backends import arrays, stress
+from ulproof.impls._backends import arrays, probe, stress
 from ulproof.impls.registry import Axes, Implementation, Operator, Pass
 
 from .measure import environment, ulp
@@ -59,6 +59,7 @@ class Item:
 # Shapes: every stress input meets a row that fills vectors, an odd one and a short one; every length meets one spread.
 SHAPES = ((16, 4096), (65, 1001), (33, 17))
 INTERPRETED = ((3, 300),)
+INTERPRETED_16_BIT = ("normal-10", "largest", "masked-random", "masked-all", "plus-infinity", "nan", "denormal")
 SLOW = ("torch-compile",)  # compiles for every shape: seconds each, so it meets the first one only, and only when thorough
 LENGTH_STRESS = "normal-10"
 LONG = (("normal", 1 << 26), ("equal", 1 << 25), ("peak-over-low-bulk", 1 << 24), ("masked-leading", 1 << 22))
@@ -121,7 +122,8 @@ def _workloads(operator: Operator, dtype: str, thorough: bool, long: bool) -> It
     for rows, n in SHAPES if thorough else SHAPES[:1]:
         yield from ((name, shape(rows, n), False) for name in operator.stress)
     for rows, n in INTERPRETED:
-        yield from ((name, shape(rows, n), True) for name in operator.stress)
+        names = operator.stress if dtype == "float32" else INTERPRETED_16_BIT
+        yield from ((name, shape(rows, n), True) for name in names)
     if dtype in ("float16", "bfloat16"):
         yield f"all-{dtype}", shape(1 << 16, 2), False
     if thorough:
@@ -134,9 +136,19 @@ def _workloads(operator: Operator, dtype: str, thorough: bool, long: bool) -> It
 
 
 def targets(implementation: Implementation) -> list[str]:
-    """The targets that ``implementation`` can run on here; the interpreter wherever Triton is installed."""
-    there = [f"cuda:{index}" if kind == "cuda" else kind for kind in implementation.targets for index in range(1)]
-    return [target for target in there if implementation.unavailable(target) is None]
+    """The targets that ``implementation`` can run on here, the interpreter in a worker process of its own."""
+    found = []
+    for kind in implementation.targets:
+        target = "cuda:0" if kind == "cuda" else kind
+        absent = interpreter_missing() if kind == "interpreter" else implementation.unavailable(target)
+        if absent is None:
+            found.append(target)
+    return found
+
+
+def interpreter_missing() -> str | None:
+    """Why no worker could interpret Triton kernels; this process itself need not be one."""
+    return probe.missing("torch") or probe.missing("triton")
 
 
 def isas_of(implementation: Implementation, target: str) -> tuple[str | None, ...]:
