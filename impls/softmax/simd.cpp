@@ -17,6 +17,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace ulproof {
+
+void RegisterPasses(nb::module_&);  // simd_passes.cpp
+
 namespace {
 
 struct Isa {
@@ -154,6 +157,7 @@ nb::object Call(const std::string& variant, const std::string& isa_name, int bfl
 
 NB_MODULE(_simd, m) {
   if (_import_array() < 0) throw nb::python_error();
+  RegisterPasses(m);
   m.def("isas", Isas);
   m.def("bind", Bind, "variant"_a, "isa"_a, "element"_a, "x"_a, "y"_a, "threads"_a, "l2"_a, "last"_a);
   m.def("caller", Call, "variant"_a, "isa"_a, "bfloat16"_a, "l2"_a, "last"_a);

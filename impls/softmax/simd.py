@@ -31,11 +31,17 @@ def bind(
 ) -> Callable[[], None]:
     """A callable that computes the pass into ``outputs``; the same bits for every number of ``threads``.
 
-    ``x`` and ``y`` of softmax are (rows, n), float32, float16 or bfloat16; several leading axes count as one. Raises
-    ``ValueError`` or ``TypeError`` naming the argument, before anything is written.
+    ``x``, ``y``, ``dy`` and ``dx`` are (rows, n), ``lse`` and ``dlse`` (rows,), float32, float16 or bfloat16; several
+    leading axes count as one. Raises ``ValueError`` or ``TypeError`` naming the argument, before anything is written.
     """
     module, isa, element = simd.prepare(implementation, pass_, inputs, outputs, isa, threads)
     caches = simd.caches()
+    operator = implementation.operator
+    if (operator.name, pass_) != ("softmax", "forward"):
+        card = operator.passes[pass_]
+        pairs = zip(card.inputs + card.outputs, inputs + outputs, strict=True)
+        arrays = [array if len(argument.axes) > 1 else array[..., None] for argument, array in pairs]
+        return module.bind_pass(operator.name, pass_, isa, element, arrays, threads, caches.last)
     return module.bind(implementation.variant, isa, element, inputs[0], outputs[0], threads, caches.l2, caches.last)
 
 
@@ -43,6 +49,9 @@ def caller(implementation: Implementation, pass_: str) -> Callable[..., Any]:
     """A callable from arrays to results that allocates and runs natively, or gives ``NotImplemented`` to decline."""
     module = simd.native(implementation.operator.package)
     caches = simd.caches()
+    operator = implementation.operator.name
+    if (operator, pass_) != ("softmax", "forward"):
+        return module.pass_caller(operator, pass_, module.isas()[0], simd.BFLOAT16_NUMBER, caches.last)
     return module.caller(implementation.variant, module.isas()[0], simd.BFLOAT16_NUMBER, caches.l2, caches.last)
 
 

@@ -23,8 +23,6 @@ class Dot {
  public:
   HWY_INLINE Dot(const T* y, const T* dy) : y_(y), dy_(dy) {}
   HWY_INLINE void Add(size_t i) {
-    PrefetchGroup(y_ + i);
-    PrefetchGroup(dy_ + i);
     if constexpr (sizeof(T) == 4) {
       for (size_t v = 0; v < 4; ++v, i += kLanes) {
         low_[v % 2] = hn::MulAdd(Wide(y_ + i), Wide(dy_ + i), low_[v % 2]);
@@ -67,7 +65,6 @@ class Plain {
  public:
   HWY_INLINE explicit Plain(const T* dy) : dy_(dy) {}
   HWY_INLINE void Add(size_t i) {
-    PrefetchGroup(dy_ + i);
     if constexpr (sizeof(T) == 4) {
       for (size_t v = 0; v < 4; ++v) sums_[v % 2].Add(Load(dy_ + i + v * kLanes));
     } else {

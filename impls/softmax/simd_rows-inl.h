@@ -23,13 +23,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr size_t kGroup = 4 * kLanes;       // elements of one step
 constexpr size_t kBlock = size_t{1} << 14;  // elements that are summed on their own, whatever the number of threads
-constexpr size_t kAhead = 4096;             // bytes of prefetching
-
-template <class T>
-HWY_INLINE void PrefetchGroup(const T* x) {
-  const char* p = reinterpret_cast<const char*>(x) + kAhead;
-  for (size_t line = 0; line < kGroup * sizeof(T); line += 64) hwy::Prefetch(p + line);
-}
 
 template <class T>
 HWY_INLINE float GetScalar(const T* p) {
@@ -85,7 +78,6 @@ class MapSweep {
   }
   HWY_INLINE bool More() const { return i_ + kGroup <= n_; }
   HWY_INLINE void Step() {
-    std::apply([this](auto... x) HWY_ATTR { (PrefetchGroup(x + i_), ...); }, x_);
     for (size_t v = 0; v < 4; ++v, i_ += kLanes) {
       const VF result = Whole();
       if constexpr (kStream) {
