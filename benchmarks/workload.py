@@ -26,9 +26,9 @@ class Workload:
     """``call`` runs the bound implementation and waits for it; ``nbytes`` is the least it must move."""
 
     call: Callable[[], None]
+    outputs: Callable[[], tuple[np.ndarray, ...]]
     axes: Mapping[str, int]
     nbytes: int
-    outputs: Callable[[], tuple[np.ndarray, ...]]
     inputs: tuple[np.ndarray, ...]
     card: Any
     package: str
@@ -41,7 +41,10 @@ class Workload:
         expected = getattr(reference, self.card.oracle)(*exact)
         scales = getattr(reference, self.card.scale)(*exact, *expected) if self.card.scale else (None,) * len(expected)
         self.call()
-        errors = map(ulp_error, self.outputs(), expected, [self.dtype] * len(expected), scales)
+        errors = (
+            ulp_error(actual, truth, self.dtype, scale)
+            for actual, truth, scale in zip(self.outputs(), expected, scales, strict=True)
+        )
         return max(float(error.max(initial=0.0)) for error in errors)
 
 
@@ -65,11 +68,10 @@ def ready(name: str, target: str, shape: str, dtype: str = "float32", pass_: str
     card = implementation.operator.passes[pass_]
     inputs = draw(implementation.operator, pass_, axes, dtype)
     outputs = tuple(np.full(argument.shape(axes), np.nan, dtype_named(dtype)) for argument in card.outputs)
-    make = {"inputs": inputs, "card": card, "package": implementation.operator.package, "dtype": dtype}
-    nbytes = card.nbytes(axes, dtype)
+    facts = (axes, card.nbytes(axes, dtype), inputs, card, implementation.operator.package, dtype)
     if target == "cpu":
         bound = implementation.bind(inputs, outputs, pass_=pass_)
-        return Workload(bound, axes, nbytes, lambda: outputs, **make)
+        return Workload(bound, lambda: outputs, *facts)
 
     import torch
 
@@ -81,4 +83,4 @@ def ready(name: str, target: str, shape: str, dtype: str = "float32", pass_: str
         launch()
         torch.cuda.synchronize(target)
 
-    return Workload(call, axes, nbytes, lambda: tuple(from_torch(tensor.cpu()) for tensor in results), **make)
+    return Workload(call, lambda: tuple(from_torch(tensor.cpu()) for tensor in results), *facts)

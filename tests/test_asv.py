@@ -25,7 +25,7 @@ def modules(root: Path) -> list[Path]:
     return sorted((root / "benchmarks").rglob("*.py"))
 
 
-def at_import_time(tree: ast.AST) -> Iterator[ast.stmt]:
+def at_import_time(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     """Import statements that run when the module is imported: not in functions, nor for type checkers alone."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -163,7 +163,7 @@ def test_rows_in_asvs_own_runner(root: Path, python: Callable[..., str]) -> None
         "def call(): now[0] += 0.25\n"
         "def ready(name, *rest):\n"
         "    if 'simd' in name: raise Absent(name)\n"
-        "    return Workload(call, {}, 500_000_000, tuple, (), None, '', 'float32')\n"
+        "    return Workload(call, tuple, {}, 500_000_000, (), None, '', 'float32')\n"
         "module.ready = ready\n"
         "module.time = types.SimpleNamespace(perf_counter=lambda: now[0])\n"
         "implementations, _, _, shapes = module.SoftmaxCpu.params\n"
