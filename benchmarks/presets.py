@@ -114,7 +114,7 @@ def sides(
 
     Those that choose their own ISA take part beside the widest.
     """
-    found = []
+    found: list[tuple[Implementation, str | None]] = []
     for each in chosen:
         if target.split(":")[0] not in each.targets or (threads > 1 and not each.threaded):
             continue

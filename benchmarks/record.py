@@ -50,7 +50,19 @@ def problem(value: Any, definition: str = "record") -> str | None:
 
 def key(record: Mapping[str, Any]) -> str:
     """What a record measured: two records with one key are two measurements of the same thing."""
-    fields = ("kind", "operator", "implementation", "target", "isa", "threads", "dtype", "pass", "axes", "cache", "stress")
+    fields: tuple[str, ...] = (
+        "kind",
+        "operator",
+        "implementation",
+        "target",
+        "isa",
+        "threads",
+        "dtype",
+        "pass",
+        "axes",
+        "cache",
+        "stress",
+    )
     fields += ("ceiling", "level")
     return json.dumps([record.get(field) for field in fields], sort_keys=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,7 +16,9 @@ from ulproof.impls import load, operators
 from ulproof.impls._backends import probe
 from ulproof.impls.registry import Implementation
 
-from . import check, presets
+from . import presets
+from .check import Item, fails
+from .check import plan as plan_checks
 from .measure import doctor, environment
 from .measure.ceilings import Ceilings
 from .presets import Filters, Job, Machine, asked
@@ -157,7 +159,7 @@ class Runner:
             self.ceilings = Ceilings([*self.ceilings.records, record])
         if record["kind"] != "accuracy":
             return
-        if record["status"] in ("wrong", "inaccurate") and check.fails(record):
+        if record["status"] in ("wrong", "inaccurate") and fails(record):
             self.counts.failing.append(record)
         for mark in marks(record):
             if record["status"] == "wrong":
@@ -198,13 +200,13 @@ class Runner:
                 listed = presets.workloads(each.operator, self.options.preset, self.options.filters)
                 for dtype, pass_ in dict.fromkeys((dtype, pass_) for _, dtype, pass_ in listed):
                     if dtype in each.dtypes and pass_ in each.passes:
-                        fields = {"target": target, "dtype": dtype, "pass": pass_, "axes": {}, "commit": self.commit}
+                        fields: Record = {"target": target, "dtype": dtype, "pass": pass_, "axes": {}, "commit": self.commit}
                         row = base(each, **fields) | {"status": "unavailable", "reason": reason}
                         if key(row) not in self.done:
                             self.write(row)
         return found
 
-    def check(self, items: Sequence[check.Item]) -> None:
+    def check(self, items: Sequence[Item]) -> None:
         """Numeric checks, on all cores at once. After a crash or a hang the rest of that implementation's checks of this
         kind are left out."""
         items = [item for item in items if key(self._check_row(item)) not in self.done]
@@ -215,7 +217,7 @@ class Runner:
             waiting = [item for item in items if item.worker == kind]
             size = -(-len(waiting) // len(cores))  # neighbours share their inputs, so a share is one stretch
             shares += [waiting[start : start + size] for start in range(0, len(waiting), size)]
-        answers: SimpleQueue[tuple[check.Item, Record] | None] = SimpleQueue()
+        answers: SimpleQueue[tuple[Item, Record] | None] = SimpleQueue()
         stop = Event()
         with ThreadPoolExecutor(len(cores)) as pool:
             futures = [pool.submit(self._check_share, share, answers, stop) for share in shares]
@@ -230,7 +232,7 @@ class Runner:
                 future.result()
         self.progress.end()
 
-    def _check_share(self, waiting: list[check.Item], answers: SimpleQueue[Any], stop: Event) -> None:
+    def _check_share(self, waiting: list[Item], answers: SimpleQueue[Any], stop: Event) -> None:
         kind, threads = waiting[0].worker, max(item.threads for item in waiting)
         worker = Worker(Setting(tuple(environment.cores()), threads, None, kind != "native", kind == "interpreter"))
         try:
@@ -255,19 +257,21 @@ class Runner:
             worker.close()
             answers.put(None)
 
-    def _check_row(self, item: check.Item) -> Record:
+    def _check_row(self, item: Item) -> Record:
         names = ("target", "isa", "threads", "dtype", "stress", "seed")
         fields = {name: getattr(item, name) for name in names} | {"pass": item.pass_, "axes": dict(item.axes)}
         return base(load(item.operator)[item.implementation], **fields) | {"kind": "accuracy", "commit": self.commit}
 
-    def _checked(self, item: check.Item, answer: Record) -> None:
+    def _checked(self, item: Item, answer: Record) -> None:
         self.write(self._check_row(item) | answer | {"kind": "accuracy", "commit": self.commit})
         self.progress.step(f"{item.operator} {item.implementation} {item.dtype} {item.pass_} {item.stress}")
 
     def measure_ceilings(self, targets: Collection[str], threads: Collection[int]) -> None:
-        wanted = [[target, count] for target in targets for count in (sorted(threads) if target == "cpu" else [1])]
+        wanted: list[tuple[str, int]] = [
+            (target, count) for target in targets for count in (sorted(threads) if target == "cpu" else [1])
+        ]
         have = self.folder.run.setdefault("ceilings", [])
-        missing = [each for each in wanted if each not in have]
+        missing = [each for each in wanted if list(each) not in have]
         self.progress.begin("measuring the roofs", len(missing))
         for target, count in missing:
             worker = self.worker(Setting(measuring_cores(count), count, None, target != "cpu"))
@@ -471,12 +475,12 @@ def measuring_cores(threads: int) -> tuple[int, ...]:
     return tuple(environment.cores()[-threads:])
 
 
-def check_items(options: Options, jobs: Sequence[Job] | None = None) -> list[check.Item]:
+def check_items(options: Options, jobs: Sequence[Job] | None = None) -> list[Item]:
     """The numeric checks that go with a run: of what its jobs time, or, without jobs, of everything asked for."""
     filters = (
         options.filters if jobs is None else {**options.filters, "target": sorted({job.target for job in jobs}), "threads": ()}
     )
-    items = check.plan(options.operators, filters, thorough=options.preset != "quick", long=options.preset == "full")
+    items = plan_checks(options.operators, filters, thorough=options.preset != "quick", long=options.preset == "full")
     timed = {(job.operator, name, job.dtype, job.pass_) for job in jobs or () for name, _ in job.sides}
     wanted = set(options.implementations)
     return [
@@ -507,7 +511,7 @@ def resumed(path: str | Path) -> tuple[RunFolder, Options]:
     """A run that was cut short, and what it was asked for."""
     folder = RunFolder.resume(path)
     plan = folder.run["plan"]
-    listed = {name: tuple(plan.get(name, ())) for name in ("operators", "implementations")}
+    known: Record = {name: plan[name] for name in ("preset", "seed", "budget", "patience") if name in plan}
+    known |= {name: tuple(plan.get(name, ())) for name in ("operators", "implementations")}
     filters = {name: tuple(values) for name, values in plan.get("filters", {}).items()}
-    rest = {name: plan[name] for name in ("preset", "seed", "budget", "patience") if name in plan}
-    return folder, replace(Options(**rest), filters=filters, **listed)
+    return folder, Options(**known, filters=filters)

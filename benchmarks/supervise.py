@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class Worker:
         os.close(answers)
         self._rest = b""
 
-    def ask(self, job: Mapping[str, Any], patience: float) -> Iterator[Answer]:
+    def ask(self, job: Mapping[str, Any], patience: float) -> Generator[Answer, None, None]:
         """Yield a job's answers. Raises ``Died`` when the worker crashes, takes too much memory, or shows no sign of life
         for ``patience`` seconds; it is then gone, and the next ``ask`` starts another."""
         if self.process is None:

@@ -37,9 +37,15 @@ def check_table(records: Iterable[Record]) -> str:
     """The worst of each implementation, by dtype and pass, and what is wrong."""
     worst: dict[tuple[str, ...], list[Record]] = {}
     for each in records:
-        name = (f"{each['operator']}:{each['implementation']}", each["pass"], each["dtype"], each["target"], each["isa"] or "")
+        name: tuple[str, ...] = (
+            f"{each['operator']}:{each['implementation']}",
+            each["pass"],
+            each["dtype"],
+            each["target"],
+            each["isa"] or "",
+        )
         worst.setdefault(name, []).append(each)
-    rows = [("implementation", "pass", "dtype", "target", "ISA", "checks", "max ULP", "on", "status")]
+    rows: list[tuple[str, ...]] = [("implementation", "pass", "dtype", "target", "ISA", "checks", "max ULP", "on", "status")]
     for name, each_of in worst.items():
         top = max(each_of, key=lambda each: _badness(each))
         bad = [each for each in each_of if each["status"] != "ok"]
@@ -77,7 +83,7 @@ def run_table(records: Iterable[Record], most: int = 3) -> str:
         if each.get("seconds"):
             workload = (each["pass"], each["dtype"], shape(each["axes"]), each["target"], each["threads"], each["cache"])
             groups.setdefault(each["operator"], {}).setdefault(workload, []).append(each)
-    rows = [("implementation", "time", "+-", "as called", "roof", "max ULP", "")]
+    rows: list[tuple[str, ...]] = [("implementation", "time", "+-", "as called", "roof", "max ULP", "")]
     for operator, workloads in groups.items():
         for (pass_, dtype, axes, target, threads, cache), found in list(workloads.items())[:most]:
             where = f"{target}, {threads} thread(s), {cache}" if target == "cpu" else f"{target}, {cache}"

@@ -167,9 +167,9 @@ class Timing:
         if self.gpu:
             from .measure import gpu
 
-            sides = dict(calls)
-            sides[twin + TWIN] = self.bind(twin, self.fresh_inputs(), self.fresh_outputs())
-            return {name: gpu.sampler(call, cache, self.job["target"]) for name, call in sides.items()}, None
+            apart = self.bind(twin, self.fresh_inputs(), self.fresh_outputs())
+            timers = {**calls, twin + TWIN: apart}
+            return {name: gpu.sampler(call, cache, self.job["target"]) for name, call in timers.items()}, None
         nbytes = self.card.nbytes(self.job["axes"], self.job["dtype"])
         if cache == "hot" or caches.beyond(nbytes):
             sides = dict(calls)
@@ -179,25 +179,23 @@ class Timing:
         rotation = Rotation(count, caches.sweeper() if sweep else None)
         buffers = [(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)]
         found = {name: rotation.sampler([self.bind(name, *each) for each in buffers]) for name in calls}
-        apart = [(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)]
-        found[twin + TWIN] = rotation.sampler([self.bind(twin, *each) for each in apart])
+        others = [(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)]
+        found[twin + TWIN] = rotation.sampler([self.bind(twin, *each) for each in others])
         return found, rotation.most
 
     def as_called(self, names: list[str]) -> dict[str, Sampler]:
         """The same through the implementation's own call on the user's arrays, allocation included."""
-        found = {}
+        found: dict[str, Sampler] = {}
         for name in names:
             implementation = self.lookup[name]
             arrays = self.inputs
             if not self.gpu and "torch" in implementation.variant:
                 arrays = tuple(map(self.arrays.to_torch, arrays))
-            options: dict[str, Any] = {"pass_": self.job["pass"]}
-            if self.job["sides"][name]:
+            options: dict[str, Any] = {"pass_": self.job["pass"]}  # what is the default goes unsaid, as users leave it
+            if self.job["sides"][name] not in (None, *environment.cpu()["isas"][:1]):
                 options["isa"] = self.job["sides"][name]
-            if implementation.threaded:
+            if self.job["threads"] > 1:
                 options["threads"] = self.job["threads"]
-            if self.gpu:
-                options["target"] = self.job["target"]
 
             def call(implementation: Any = implementation, arrays: Any = arrays, options: Any = options) -> None:
                 implementation(*arrays, **options)

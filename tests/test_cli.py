@@ -186,7 +186,13 @@ SECONDS = {"median": 2.5e-5, "low": 2.4e-5, "high": 2.6e-5, "samples": 9}
 
 def timed(implementation: str, status: str = "ok", **fields: Any) -> dict[str, Any]:
     backend, _, variant = implementation.partition("/")
-    row = {"kind": "time", "status": status, "reason": None, "operator": "softmax", "implementation": implementation}
+    row: dict[str, Any] = {
+        "kind": "time",
+        "status": status,
+        "reason": None,
+        "operator": "softmax",
+        "implementation": implementation,
+    }
     row |= {"backend": backend, "variant": variant, "target": "cpu", "isa": "avx2", "threads": 1, "dtype": "float32"}
     row |= {"pass": "forward", "axes": {"rows": 1, "n": 64}, "cache": "hot", "seconds": SECONDS, "noise": 0.01}
     row |= {"seconds_as_called": SECONDS, "roof": {"seconds": 1e-5, "binds": "exps"}, "ulp": {"max": 1.25}}

@@ -50,7 +50,11 @@ def test_a_quiet_machine_is_measured_in_the_fewest_rounds() -> None:
 
 def test_a_drifting_machine_keeps_the_ratio() -> None:
     clock = Clock()
-    slower = {name: clock.side(lambda now, base=base: base * (1 + now)) for name, base in (("a", 1e-4), ("b", 2e-4))}
+
+    def slowing(seconds: float) -> Sampler:
+        return clock.side(lambda now: seconds * (1 + now))
+
+    slower = {"a": slowing(1e-4), "b": slowing(2e-4)}
     found = take_turns(slower, clock.effort(seconds=2.0, precision=0.0))
     assert found["a"]["median"] > 1.5e-4
     assert found["b"]["median"] / found["a"]["median"] == pytest.approx(2, rel=0.01)
@@ -95,7 +99,8 @@ def test_each_round_has_every_side_in_an_order_of_its_own() -> None:
 
 def test_the_seed_decides_the_orders() -> None:
     def orders(seed: int) -> list[str]:
-        clock, heard = Clock(), []
+        clock = Clock()
+        heard: list[str] = []
         sides = {name: clock.side(1e-3) for name in "abc"}
         take_turns(sides, clock.effort(rounds=20, precision=-1.0), seed=seed, announce=heard.append)
         return heard
@@ -117,14 +122,16 @@ def test_calibration_stops_at_the_most_calls() -> None:
 
 
 def test_hot_calls_once_before_the_clock_starts() -> None:
-    clock, heard = Clock(), []
+    clock = Clock()
+    heard: list[Any] = []
     sampler = hot(clock.work(lambda now: 5.0 if len(heard) == 1 else 1.0, heard), clock.nanoseconds)
     assert sampler(3) == pytest.approx(1.0)
     assert len(heard) == 4
 
 
 def test_rotation_gives_every_call_a_copy_that_was_not_used_for_longest() -> None:
-    clock, heard = Clock(), []
+    clock = Clock()
+    heard: list[Any] = []
     rotation = Rotation(5)
     one = rotation.sampler([clock.work(1.0, heard, place) for place in range(5)], clock.nanoseconds)
     two = rotation.sampler([clock.work(1.0, heard, place) for place in range(5)], clock.nanoseconds)
@@ -136,7 +143,8 @@ def test_rotation_gives_every_call_a_copy_that_was_not_used_for_longest() -> Non
 
 
 def test_eviction_comes_before_a_sample_and_is_not_timed() -> None:
-    clock, heard = Clock(), []
+    clock = Clock()
+    heard: list[Any] = []
     rotation = Rotation(3, clock.work(100.0, heard, "evict"))
     sampler = rotation.sampler([clock.work(1.0, heard, place) for place in range(3)], clock.nanoseconds)
     assert rotation.most == 3

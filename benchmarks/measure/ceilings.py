@@ -199,7 +199,7 @@ class Ceilings:
             "bytes": seconds,
             "exps": card.exps(axes) / exp if exp else 0.0,
             "flops": card.flops(axes) / fma if fma else 0.0,
-            "launch": 1 / launch if launch and cache != "graph" else 0.0,
+            "launch": 1 / launch if launch else 0.0,
         }
         binds = max(bounds, key=lambda name: bounds[name])
         return {"seconds": bounds[binds], "binds": binds, "level": level} if bounds[binds] else None
