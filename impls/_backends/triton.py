@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 POINTERS = {"float64": "*fp64", "float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}
-OPTIONS = {"enable_fp_fusion": False}
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,21 @@ class Memory:
 
 @dataclass(frozen=True)
 class Step:
-    """One launch: a kernel, its grid, run-time arguments in order (``Memory`` or int) and compile-time ones by name."""
+    """One launch: a kernel, its grid, run-time arguments in order (``Memory`` or int) and compile-time ones by name.
+
+    ``num_ctas`` blocks, a cluster, do the work of one program; clusters came with sm_90.
+    """
 
     kernel: Any
     grid: tuple[int, ...]
     arguments: tuple[Memory | int, ...]
     constants: Mapping[str, Any] = field(default_factory=dict)
     num_warps: int = 4
+    num_ctas: int = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"num_warps": self.num_warps, "num_ctas": self.num_ctas, "enable_fp_fusion": False}
 
 
 def interpreting() -> bool:
@@ -198,10 +205,12 @@ def launcher(steps: Sequence[Step], target: str) -> Callable[[], None]:
     """The zero-argument callable that launches the steps on the current stream, or interprets them."""
     import torch
 
+    if target != "interpreter" and torch.cuda.get_device_capability(target) < (9, 0) and any(s.num_ctas > 1 for s in steps):
+        raise RuntimeError("rows this long take a cluster of blocks, which GPUs before sm_90 lack")
     calls = []
     for step in steps:
         values = [value.tensor if isinstance(value, Memory) else value for value in step.arguments]
-        options = {} if target == "interpreter" else {**OPTIONS, "num_warps": step.num_warps}
+        options = {} if target == "interpreter" else step.options
         calls.append((step.kernel[step.grid], values, {**step.constants, **options}))
 
     def run() -> None:
@@ -258,6 +267,8 @@ def compiled(step: Step, arch: str) -> dict[str, Any]:
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
+    if step.num_ctas > 1 and arch == "sm_80":
+        raise ValueError("rows this long take a cluster of blocks, which sm_80 lacks")
     if interpreting():
         raise RuntimeError("this process interprets Triton kernels and can't compile them; unset TRITON_INTERPRET")
     import triton
@@ -279,7 +290,7 @@ def compiled(step: Step, arch: str) -> dict[str, Any]:
 
     sources = [inspect.getsource(sys.modules[step.kernel.fn.__module__]), inspect.getsource(triton_math)]
     described = [triton.__version__, arch, step.kernel.__name__, signature, sorted(constants.items()), str(attributes)]
-    digest = hashlib.sha256(json.dumps([*described, step.num_warps, OPTIONS, sources]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([*described, step.options, sources]).encode()).hexdigest()
     path = cache_folder() / "triton" / f"{digest}.json"
     if path.exists():
         return json.loads(path.read_text())
@@ -287,13 +298,13 @@ def compiled(step: Step, arch: str) -> dict[str, Any]:
     source = ASTSource(step.kernel, signature, constants, attributes)
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     start = time.perf_counter()
-    kernel = triton.compile(source, target=target, options={**OPTIONS, "num_warps": step.num_warps})
+    kernel = triton.compile(source, target=target, options=step.options)
     seconds = time.perf_counter() - start
     found = {
         "kernel": step.kernel.__name__,
         "arch": arch,
         "dtype": next(value.dtype for value in step.arguments if isinstance(value, Memory)),
-        "constants": {**step.constants, "num_warps": step.num_warps},
+        "constants": {**step.constants, "num_warps": step.num_warps, "num_ctas": step.num_ctas},
         **usage(kernel.asm["cubin"]),
         "shared_bytes": kernel.metadata.shared,
         "compile_seconds": seconds,

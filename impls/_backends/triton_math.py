@@ -80,6 +80,32 @@ def maximum(x, axis: tl.constexpr):
 
 
 @triton.jit
+def add_pairs(s1, c1, s2, c2):
+    """Sum of two unevaluated sums s + c, by Knuth's TwoSum: c gathers what the additions of s lose."""
+    s = s1 + s2
+    b = s - s1
+    return s, (c1 + c2) + ((s1 - (s - b)) + (s2 - b))
+
+
+@triton.jit
+def sum_of_pairs(s, c, axis: tl.constexpr, WIDE: tl.constexpr):
+    """float64 sum of float32 s + c along an axis, to within 2^-40; not WIDE: of s alone, by float32 additions."""
+    if not WIDE:
+        return tl.sum(s, axis).to(tl.float64)
+    elif INTERPRETED:  # as in ``maximum``
+        return tl.sum(s.to(tl.float64) + c.to(tl.float64), axis)
+    else:
+        s, c = tl.reduce((s, c), axis, add_pairs)
+        return s.to(tl.float64) + c.to(tl.float64)
+
+
+@triton.jit
+def total_of(x, axis: tl.constexpr, WIDE: tl.constexpr):
+    """float64 sum of float32 x along an axis, to within 2^-40; not WIDE: by float32 additions."""
+    return sum_of_pairs(x, tl.full(x.shape, -0.0, tl.float32), axis, WIDE)
+
+
+@triton.jit
 def rounded(x, dtype: tl.constexpr):
     """float32 to ``dtype``, round to nearest even. The interpreter truncates to bfloat16, so there it is done on bits."""
     if INTERPRETED and dtype == tl.bfloat16:
@@ -97,3 +123,12 @@ def widened(x):
         return (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
     else:
         return x.to(tl.float32)
+
+
+@triton.jit
+def bound(n):
+    """n as the end of a loop. Triton 3.6 under NumPy 2.4 can't interpret a loop that ends at a tensor."""
+    if INTERPRETED:
+        return n.handle.data.item()
+    else:
+        return n

@@ -42,8 +42,8 @@ def bind(
 
 
 SHAPES: Mapping[str, tuple[tuple[int, int], ...]] = {
-    "fused": ((4096, 128), (4096, 1024), (4096, 16384), (4096, 32768)),
-    "online": ((4096, 262144),),
+    "fused": ((4096, 128), (4096, 1024), *((4096, 1 << log) for log in range(13, 19))),
+    "online": ((4096, 1 << 18),),
     "two-pass": ((1, 1 << 26),),
 }
 
@@ -65,7 +65,9 @@ def compiled(
             continue
         card = implementation.operator.passes[pass_]
         memory = [Memory(dtype, (shape["n"], 1)[-len(argument.axes) :]) for argument in card.inputs + card.outputs]
-        found += [backend.compiled(step, arch) for step in plan(implementation, pass_, shape, tuple(memory))]
+        steps = plan(implementation, pass_, shape, tuple(memory))
+        if axes or arch != "sm_80" or all(step.num_ctas == 1 for step in steps):
+            found += [backend.compiled(step, arch) for step in steps]
     return found
 
 
@@ -87,15 +89,26 @@ def ceiling_power(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def tile(rows: int, n: int, elements: int = 2048) -> tuple[int, int, int]:
-    """Rows and columns of a program that holds whole rows, and its warps: 16 elements a thread, 32 in the longest rows."""
+# Warps and blocks (a cluster, from sm_90 up) that hold a row of so many elements in registers, without spills: a thread
+# holds 32 elements of one input, or 16 of each of two, and two blocks of 16 warps share a multiprocessor.
+FORWARD = {1 << 14: (16, 1), 1 << 15: (32, 1), 1 << 16: (16, 4), 1 << 17: (16, 8), 1 << 18: (32, 8)}
+BACKWARD = {1 << 14: (32, 1), 1 << 15: (16, 4), 1 << 16: (16, 8), 1 << 17: (32, 8)}
+
+
+def whole_rows(
+    kernel: Any, rows: int, n: int, arguments: tuple[Memory | int, ...], longer: Mapping[int, tuple[int, int]], **constants: str
+) -> list[Step]:
+    """The launch of programs that hold whole rows: several short ones, or a long one over many warps."""
     block = ceiling_power(n)
-    height = max(1, min(elements // block, ceiling_power(rows)))
-    return height, block, warps(height * block)
+    height = max(1, min(2048 // block, ceiling_power(rows)))
+    num_warps, num_ctas = longer.get(block, (warps(height * block), 1))
+    sizes = {"ROWS": height, "BLOCK": block}
+    return [Step(kernel, (-(-rows // height),), arguments, constants | sizes, num_warps, num_ctas)]
 
 
 def warps(elements: int) -> int:
-    return max(1, min(32, elements // 512))
+    """Warps for 16 elements a thread."""
+    return max(1, min(16, elements // 512))
 
 
 def strides(*memory: Memory) -> tuple[int, ...]:
@@ -105,9 +118,7 @@ def strides(*memory: Memory) -> tuple[int, ...]:
 def fused(operator: str, rows: int, n: int, x: Memory, y: Memory) -> list[Step]:
     from . import triton_kernels as kernels
 
-    height, block, num_warps = tile(rows, n)
-    constants = {"OPERATOR": operator, "ROWS": height, "BLOCK": block}
-    return [Step(kernels.fused, (-(-rows // height),), (x, y, rows, n, *strides(x, y)), constants, num_warps)]
+    return whole_rows(kernels.fused, rows, n, (x, y, rows, n, *strides(x, y)), FORWARD, OPERATOR=operator)
 
 
 def online(operator: str, rows: int, n: int, x: Memory, y: Memory) -> list[Step]:
@@ -153,10 +164,8 @@ def two_pass(operator: str, rows: int, n: int, x: Memory, y: Memory) -> list[Ste
 def fused_backward(operator: str, rows: int, n: int, y: Memory, dy: Memory, dx: Memory) -> list[Step]:
     from . import triton_kernels as kernels
 
-    height, block, num_warps = tile(rows, n)
-    constants = {"OPERATOR": operator, "ROWS": height, "BLOCK": block}
     arguments = (y, dy, dx, rows, n, *strides(y, dy, dx))
-    return [Step(kernels.fused_backward, (-(-rows // height),), arguments, constants, num_warps)]
+    return whole_rows(kernels.fused_backward, rows, n, arguments, BACKWARD, OPERATOR=operator)
 
 
 def online_backward(operator: str, rows: int, n: int, y: Memory, dy: Memory, dx: Memory) -> list[Step]:
@@ -170,8 +179,9 @@ def online_backward(operator: str, rows: int, n: int, y: Memory, dy: Memory, dx:
 def logsumexp_backward(operator: str, rows: int, n: int, x: Memory, lse: Memory, dlse: Memory, dx: Memory) -> list[Step]:
     from . import triton_kernels as kernels
 
-    height, block, num_warps = tile(rows, min(n, 2048))
+    block = min(2048, ceiling_power(n))
+    height = max(1, min(2048 // block, ceiling_power(rows)))
     tiles = -(-n // block)
     arguments = (x, lse, dlse, dx, rows, n, *x.strides, lse.strides[0], dlse.strides[0], *dx.strides, tiles)
-    constants = {"ROWS": height, "BLOCK": block}
-    return [Step(kernels.logsumexp_backward, (-(-rows // height) * tiles,), arguments, constants, num_warps)]
+    sizes = {"ROWS": height, "BLOCK": block}
+    return [Step(kernels.logsumexp_backward, (-(-rows // height) * tiles,), arguments, sizes, warps(height * block))]

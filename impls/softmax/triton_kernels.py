@@ -8,7 +8,7 @@ All work relative to a row's reference, which its maximum m alone decides:
 
 For every x that counts (above m - 104) x - r is exact, and so is n - N; hence no error grows with the spread or the offset
 of a row. Elements are carried as e 2^100, so that the ones that end up denormal are rounded once, by the last product.
-Sums of float32 rows are float64: at most one conversion and one addition an element, and bits to spare at 2^26 elements.
+Sums of float32 rows carry the error of every addition along; those of 16-bit rows have bits to spare without.
 Masked-off lanes read as -inf, which is an exact 0 in every sum.
 """
 
@@ -21,12 +21,16 @@ from .._backends.triton_math import (
     LOWEST,
     ROUND,
     ROUND_BITS,
+    add_pairs,
+    bound,
     exp_parts,
     max_or_nan,
     maximum,
     power,
     power64,
     rounded,
+    sum_of_pairs,
+    total_of,
     widened,
 )
 
@@ -51,15 +55,6 @@ def lifted(z, base, WIDE: tl.constexpr):
 
 
 @triton.jit
-def wide_sum(e, axis: tl.constexpr, WIDE: tl.constexpr):
-    """float64 sum along an axis; blocks of 16-bit rows are summed in float32."""
-    if WIDE:
-        return tl.sum(e.to(tl.float64), axis)
-    else:
-        return tl.sum(e, axis).to(tl.float64)
-
-
-@triton.jit
 def rescale(m, new):
     """The float64 factor that takes a sum from the reference of m to that of a larger maximum."""
     r, base = reference(m)
@@ -81,10 +76,10 @@ def logsumexp_of(m, r, base, total):
 
 
 @triton.jit
-def row_scalars(base, total, OPERATOR: tl.constexpr):
+def row_scalars(base, total, OPERATOR: tl.constexpr, WIDE: tl.constexpr):
     """Two float32 for ``result``: the reciprocal of the sum, or its log in two parts."""
     if OPERATOR == "softmax":
-        a = (1.0 / total * LOWER).to(tl.float32)
+        a = (1.0 / (total if WIDE else total.to(tl.float32)) * LOWER).to(tl.float32)
         b = a
     else:
         log = log_sum(base, total)
@@ -113,12 +108,12 @@ def fused(x, y, rows, n, x_row, x_col, y_row, y_col, OPERATOR: tl.constexpr, ROW
     r, base = reference(m)
     z = v - r[:, None]
     e = lifted(z, base[:, None], WIDE)
-    total = wide_sum(e, 1, WIDE) * LOWER
+    total = total_of(e, 1, WIDE) * LOWER
     if OPERATOR == "logsumexp":
         out = logsumexp_of(m, r, base, total)
         tl.store(y + row * y_row, rounded(out, y.dtype.element_ty), mask=row < rows)
     else:
-        a, b = row_scalars(base, total, OPERATOR)
+        a, b = row_scalars(base, total, OPERATOR, WIDE)
         out = result(z, e, a[:, None], b[:, None], OPERATOR)
         tl.store(y + row[:, None] * y_row + col[None, :] * y_col, rounded(out, y.dtype.element_ty), mask=inside)
 
@@ -127,7 +122,7 @@ def fused(x, y, rows, n, x_row, x_col, y_row, y_col, OPERATOR: tl.constexpr, ROW
 def block_sum(v, m, WIDE: tl.constexpr):
     """Sum of a block relative to the reference of m, float64."""
     r, base = reference(m)
-    return wide_sum(lifted(v - r, base, WIDE), 0, WIDE) * LOWER
+    return total_of(lifted(v - r, base, WIDE), 0, WIDE) * LOWER
 
 
 @triton.jit
@@ -140,9 +135,11 @@ def online(x, y, n, x_row, x_col, y_row, y_col, OPERATOR: tl.constexpr, BLOCK: t
     y += row * y_row
     m = tl.full([], NEGATIVE, tl.float32)
     total = tl.full([], 0.0, tl.float64)
-    for start in range(0, n, BLOCK):
-        col = start + lane
-        v = widened(tl.load(x + col * x_col, mask=col < n, other=NEGATIVE))
+    ahead = tl.load(x + lane * x_col, mask=lane < n, other=NEGATIVE)
+    for start in range(0, bound(n), BLOCK):
+        v = widened(ahead)
+        col = start + BLOCK + lane  # is on its way while this block is summed
+        ahead = tl.load(x + col * x_col, mask=col < n, other=NEGATIVE)
         new = max_or_nan(m, maximum(v, 0))
         if new != m:
             total *= rescale(m, new)
@@ -152,9 +149,9 @@ def online(x, y, n, x_row, x_col, y_row, y_col, OPERATOR: tl.constexpr, BLOCK: t
     if OPERATOR == "logsumexp":
         tl.store(y, rounded(logsumexp_of(m, r, base, total), y.dtype.element_ty))
     else:
-        a, b = row_scalars(base, total, OPERATOR)
+        a, b = row_scalars(base, total, OPERATOR, WIDE)
         last = (n - 1) // BLOCK * BLOCK
-        for back in range(0, n, BLOCK):
+        for back in range(0, bound(n), BLOCK):
             col = last - back + lane
             v = tl.load(x + col * x_col, mask=col < n, other=NEGATIVE, eviction_policy="evict_first")
             z = widened(v) - r
@@ -177,18 +174,24 @@ def partial(x, maxima, sums, n, x_row, x_col, chunks, CHUNK: tl.constexpr, BLOCK
     x += row * x_row
     highest = tl.full([BLOCK], NEGATIVE, tl.float32)
     exponent = tl.full([BLOCK], ROUND_BITS - 2000, tl.int32)
-    mantissa = tl.full([BLOCK], 0.0, tl.float64 if WIDE else tl.float32)
+    mantissa = tl.full([BLOCK], 0.0, tl.float32)
+    low = tl.full([BLOCK], 0.0, tl.float32)
     for start in range(0, CHUNK, BLOCK):
         col = first + start + lane
         v = widened(tl.load(x + col * x_col, mask=col < n, other=NEGATIVE))
         highest = max_or_nan(highest, v)
         p, bits = exp_parts(tl.maximum(v, LOWEST, propagate_nan=tl.PropagateNan.ALL), WIDE)
         larger = tl.maximum(exponent, bits)
-        mantissa = mantissa * power(exponent - larger) + p * power(bits - larger)
+        scale = power(exponent - larger)
+        if WIDE:
+            mantissa, low = add_pairs(mantissa * scale, low * scale, p * power(bits - larger), -0.0)
+        else:
+            mantissa = mantissa * scale + p * power(bits - larger)
         exponent = larger
     m = maximum(highest, 0)
     if tl.abs(m) < 256.0:
-        total = wide_sum(mantissa * power(exponent - tl.max(exponent, 0)), 0, WIDE)
+        scale = power(exponent - tl.max(exponent, 0))
+        total = sum_of_pairs(mantissa * scale, low * scale, 0, WIDE)
     else:
         total = tl.full([], 0.0, tl.float64)
         for start in range(0, CHUNK, BLOCK):
@@ -202,6 +205,7 @@ def partial(x, maxima, sums, n, x_row, x_col, chunks, CHUNK: tl.constexpr, BLOCK
 @triton.jit
 def combine(maxima, sums, scalars, y, y_row, chunks, OPERATOR: tl.constexpr, BLOCK: tl.constexpr):
     """Two-pass: one program adds a row's partial sums; leaves (r, N, a, b) for ``write``, or logsumexp itself in y."""
+    WIDE: tl.constexpr = y.dtype.element_ty == tl.float32
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, BLOCK)
     each = tl.load(maxima + row * chunks + lane, mask=lane < chunks, other=NEGATIVE)
@@ -212,7 +216,7 @@ def combine(maxima, sums, scalars, y, y_row, chunks, OPERATOR: tl.constexpr, BLO
     if OPERATOR == "logsumexp":
         tl.store(y + row * y_row, rounded(logsumexp_of(m, r, base, total), y.dtype.element_ty))
     else:
-        a, b = row_scalars(base, total, OPERATOR)
+        a, b = row_scalars(base, total, OPERATOR, WIDE)
         scalars += row * 4
         tl.store(scalars, r)
         tl.store(scalars + 1, base.to(tl.float32, bitcast=True))
@@ -281,7 +285,7 @@ def fused_backward(
     inside = (row < rows) & (col < n)
     v = widened(tl.load(y + row * y_row + col * y_col, mask=inside, other=0.0))
     g = widened(tl.load(dy + row * dy_row + col * dy_col, mask=inside, other=0.0))
-    total = wide_sum(summand(v, g, OPERATOR), 1, WIDE).to(tl.float32)
+    total = total_of(summand(v, g, OPERATOR), 1, WIDE).to(tl.float32)
     out = gradient(v, g, total[:, None], OPERATOR, WIDE)
     tl.store(dx + row * dx_row + col * dx_col, rounded(out, dx.dtype.element_ty), mask=inside)
 
@@ -296,16 +300,16 @@ def online_backward(y, dy, dx, n, y_row, y_col, dy_row, dy_col, dx_row, dx_col, 
     dy += row * dy_row
     dx += row * dx_row
     total = tl.full([], 0.0, tl.float64)
-    for start in range(0, n, BLOCK):
+    for start in range(0, bound(n), BLOCK):
         col = start + lane
         g = widened(tl.load(dy + col * dy_col, mask=col < n, other=0.0))
         if OPERATOR == "softmax":
             v = widened(tl.load(y + col * y_col, mask=col < n, other=0.0))
             g = v * g
-        total += wide_sum(g, 0, WIDE)
+        total += total_of(g, 0, WIDE)
     total32 = total.to(tl.float32)
     last = (n - 1) // BLOCK * BLOCK
-    for back in range(0, n, BLOCK):
+    for back in range(0, bound(n), BLOCK):
         col = last - back + lane
         v = widened(tl.load(y + col * y_col, mask=col < n, other=0.0, eviction_policy="evict_first"))
         g = widened(tl.load(dy + col * dy_col, mask=col < n, other=0.0, eviction_policy="evict_first"))
