@@ -277,8 +277,8 @@ def _simd() -> tuple[Implementation, ...]:
                 "two-pass",
                 (2, 1),
                 2,
-                "the paper's polynomial, unrolls and float32 lane sums, which stagnate at 2^24 a lane; -inf gives NaN with AVX2; "
-                "exact exponents up to |x| = 1.16e7, NaN from 2.36e38",
+                "the paper's polynomial, unrolls and float32 lane sums, which stagnate at 2^24 a lane; -inf gives NaN with "
+                "AVX2; exponents are exact up to |x| = 1.16e7, NaN from 2.36e38",
             ),
         )
     )
