@@ -35,7 +35,7 @@ lint: $(TOOLS)
 	@$(BIN)/mypy
 
 compile-all: $(TOOLS)
-	@$(BIN)/python -m pytest -k compile --compile-all
+	@$(BIN)/python -m ulproof.benchmarks.compile --all
 
 headline: $(READY)
 	@$(BIN)/python -m ulproof.benchmarks.headline
