@@ -24,6 +24,8 @@ INK, MUTED, GRID, BAND, PAPER = "#1b1f24", "#59636e", "#d5dbe1", "#eef1f5", "#ff
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", BAND: "var(--band)", PAPER: "var(--bg)"}
 VARIABLES |= {colour: f"var(--c{place})" for place, colour in enumerate(LIGHT)}
 BEHIND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}  # of text that lies on lines
+# Which measurement of a thing each chart shows: the first that there is.
+ORDER = {"roofline": ("hot", "graph", "cold"), "throughput": ("hot", "graph", "cold"), "latency": ("cold", "hot", "graph")}
 LEVELS = ("L1", "L2", "L3", "DRAM")
 
 SETTINGS = {
@@ -166,7 +168,7 @@ def draw_throughput(
     axes: Axes, sweep: Sweep, caches: Mapping[str, int], ceilings: pd.DataFrame, look: Mapping[str, Look]
 ) -> dict[str, str]:
     """Useful GB/s over the working set: the cache levels as bands, the measured copy rate of each as a grey step."""
-    lines = sweep.lines("hot", "graph", "cold")
+    lines = sweep.lines(*ORDER["throughput"])
     titles = {}
     sizes = [size for part in lines.values() for size in part["bytes"]]
     low, high = min(sizes) / 1.6, max(sizes) * 1.6
@@ -199,7 +201,7 @@ def draw_throughput(
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
     if set(RIVALS[0]) <= set(lines):
         _shade_lead(axes, [lines[name] for name in RIVALS[0]], [LIGHT[look[name].colour] for name in RIVALS[0]])
-    found = crossover(sweep, RIVALS[0], "hot", "graph", "cold")
+    found = crossover(sweep, RIVALS[0], *ORDER["throughput"])
     if found and 0 < found.length < math.inf:
         axes.axvline(found.bytes, ymax=0.92, color=INK, linewidth=1.0, linestyle=(0, (2, 2)), zorder=4)
         left_half = math.log(found.bytes / low) < 0.62 * math.log(high / low)
@@ -236,8 +238,8 @@ def rounded(value: float) -> str:
 
 
 def draw_latency(axes: Axes, sweep: Sweep, look: Mapping[str, Look]) -> dict[str, str]:
-    """Time of a call over the length, inputs and outputs out of cache."""
-    lines = sweep.lines("cold", "hot", "graph")
+    """Time of a call over the length."""
+    lines = sweep.lines(*ORDER["latency"])
     titles = {}
     for place, (name, part) in enumerate(lines.items()):
         gid = f"line-{place}"
@@ -262,7 +264,7 @@ def _lengths_shown(lines: Mapping[str, pd.DataFrame], axis: str) -> list[float]:
 def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, str]:
     """flop/s over flop per byte as the algorithm moves them, under slanted memory roofs and flat arithmetic ones."""
     lines = {
-        name: part[part["flops"].notna() & part["bytes"].notna()] for name, part in sweep.lines("hot", "graph", "cold").items()
+        name: part[part["flops"].notna() & part["bytes"].notna()] for name, part in sweep.lines(*ORDER["roofline"]).items()
     }
     lines = {name: part for name, part in lines.items() if len(part)}
     shown = _lengths_shown(lines, sweep.axis)
@@ -309,21 +311,16 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
     compute = max((y for y, _ in flat), default=top)
     box = axes.bbox
     angle = math.degrees(math.atan(box.height / math.log10(top / bottom) / (box.width / math.log10(high_x / low_x))))
+    along, below = 1.06, 0.0  # where along its line a label begins: further on when the line below is near
     for level, rate in sorted(memory.items(), key=lambda item: item[1]):
-        right = min(high_x, compute / rate)
-        left = max(low_x, bottom / rate)
+        left, right = max(low_x, bottom / rate), min(high_x, compute / rate)
         axes.plot([left, right], [rate * left, rate * right], color=MUTED, linewidth=1.1, zorder=1)
-        start = max(low_x * 1.06, bottom * 1.15 / rate)
-        axes.text(
-            start,
-            start * rate * 1.05,
-            f"{level} {units.rate(rate, 'B/s')}",
-            rotation=angle,
-            rotation_mode="anchor",
-            color=MUTED,
-            va="bottom",
-            fontsize=8,
-        )
+        along = along * (high_x / low_x) ** 0.2 if rate < 1.35 * below else 1.06
+        below = rate
+        start = left * along
+        text = f"{level} {units.rate(rate, 'B/s')}"
+        slanted = {"rotation": angle, "rotation_mode": "anchor"}
+        axes.text(start, start * rate * 1.05, text, color=MUTED, va="bottom", fontsize=8, **slanted)
     for height, label in flat:
         slowest = max(memory.values(), default=height / low_x)
         axes.plot([max(low_x, height / slowest), high_x], [height, height], color=MUTED, linewidth=1.1, zorder=1)
@@ -408,7 +405,7 @@ def roofline(runs: pd.DataFrame, operators: Sequence[str] = (), fmt: str = "svg"
             axes.set_title(sweep.label, fontsize=9, loc="left")
             handles = [
                 Line2D([], [], marker=look[name].marker, label=name, **_style(look[name]))
-                for name in sweep.lines("hot", "graph", "cold")
+                for name in sweep.lines(*ORDER["roofline"])
             ]
             axes.legend(handles=handles, fontsize=7, frameon=False, loc="lower right")
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": "roofline"}):

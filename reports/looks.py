@@ -50,7 +50,13 @@ KNOWN: Mapping[str, Look] = {
     "simd/three-pass-reload-stream": Look(3, DASHED, "s"),
     "simd/three-pass-recompute-stream": Look(4, DASHED, "^"),
 }
-_SPARE = tuple(Look(colour, dash, marker) for dash in (DOTTED, DASHED, SOLID) for colour, marker in enumerate("oDs^vXP*"))
+_TAKEN = {(look.colour, look.dash) for look in KNOWN.values()}
+_SPARE = tuple(
+    Look(colour, dash, marker)
+    for dash in (DOTTED, DASHED, SOLID)
+    for colour, marker in enumerate("Ds^vXP*o")
+    if (colour, dash) not in _TAKEN
+)
 
 
 def looks(implementations: Iterable[str]) -> dict[str, Look]:

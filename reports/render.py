@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from . import tables, units
-from .charts import chart, rounded
+from .charts import ORDER, chart, rounded
 from .looks import DARK, LIGHT, MARKS, Look, looks
-from .sweeps import RIVALS, Crossover, Sweep, crossover, isas_of, sweeps
+from .sweeps import RIVALS, Crossover, Sweep, caches_of, crossover, isas_of, sweeps
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -37,7 +38,13 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        seconds=units.seconds, size=units.size, percent=units.percent, ratio=units.ratio, ulp=units.ulp, rate=units.rate
+        quoted=quoted,
+        seconds=units.seconds,
+        size=units.size,
+        percent=units.percent,
+        ratio=units.ratio,
+        ulp=units.ulp,
+        rate=units.rate,
     )
     return environment.get_template("page.html").render(
         title=title,
@@ -62,6 +69,14 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         data=packed(tables.records(runs)),
         columns=embedded(tables.KINDS),
     )
+
+
+def quoted(text: str) -> Markup:
+    """Plain text with what stands between backquotes as code."""
+    parts = (
+        escape(part) if place % 2 == 0 else Markup("<code>{}</code>").format(part) for place, part in enumerate(text.split("`"))
+    )
+    return Markup("").join(parts)
 
 
 def embedded(document: Any) -> str:
@@ -97,19 +112,28 @@ def sections(runs: pd.DataFrame, headers: Sequence[Mapping[str, Any]], look: Map
                     continue
                 if kind == "throughput" and not sweep.frame["bytes"].notna().any():
                     continue
+                lines = sweep.lines(*ORDER[kind])
                 figures.append(
                     {
                         "kind": kind,
                         "svg": chart(kind, sweep, caches, ceilings, look),
                         "label": sweep.label,
-                        "lines": list(sweep.lines(*(("cold",) if kind == "latency" else ("hot", "graph", "cold")))),
+                        "lines": list(lines),
                         "words": crossings(sweep) if kind == "throughput" else [],
+                        "data": data_in_words(lines, ORDER[kind]),
                     }
                 )
         maps = tables.stability(runs[runs["operator"] == operator])
         if figures or maps or operator in fastest:
             found.append({"name": operator, "figures": figures, "maps": maps, "fastest": fastest.get(operator, [])})
     return found
+
+
+def data_in_words(lines: Mapping[str, pd.DataFrame], order: Sequence[str]) -> str:
+    """Where the data of a chart's points lay before each call."""
+    names = {"hot": "data in the cache that holds it", "cold": "data out of cache", "graph": "replayed as a CUDA graph"}
+    shown = [names[cache] for cache in order if cache in caches_of(lines)]
+    return ", else ".join(shown).capitalize() + "." if shown else ""
 
 
 def cache_sizes(headers: Sequence[Mapping[str, Any]], sweep: Sweep) -> Mapping[str, int]:
@@ -127,7 +151,7 @@ def cache_sizes(headers: Sequence[Mapping[str, Any]], sweep: Sweep) -> Mapping[s
 
 def crossings(sweep: Sweep) -> list[str]:
     """Where one algorithm overtakes its rival, in words."""
-    found = [crossover(sweep, pair, "hot", "graph", "cold") for pair in RIVALS]
+    found = [crossover(sweep, pair, *ORDER["throughput"]) for pair in RIVALS]
     return [in_words(each) for each in found if each]
 
 

@@ -87,6 +87,11 @@ class Sweep:
         return {name: by_name[name] for name in chosen}
 
 
+def caches_of(lines: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Which of cold, hot and graph these lines show."""
+    return sorted({cache for part in lines.values() for cache in part["cache"].dropna()})
+
+
 def isas_of(frame: pd.DataFrame) -> list[str | None]:
     found = sorted(frame["isa"].dropna().unique(), key=lambda isa: (ISAS.index(isa) if isa in ISAS else len(ISAS), isa))
     return list(found) or [None]

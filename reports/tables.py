@@ -376,7 +376,7 @@ def environment(headers: Iterable[Mapping[str, Any]]) -> list[Row]:
         if header.get("preset"):
             parts.append(f"preset {header['preset']}")
         if header.get("commit"):
-            parts.append(f"commit {header['commit'][:10]}")
+            parts.append(f"commit {header['commit'][:10]}{' with changes' if header['commit'].endswith('+') else ''}")
         if header.get("started"):
             parts.append(str(header["started"]).replace("T", " ").replace("+00:00", " UTC").replace("Z", " UTC"))
         found.append({"id": header["id"], "source": header["source"], "title": ", ".join(parts), "facts": list(_facts(header))})
@@ -518,7 +518,7 @@ def _side_by_side(frame: pd.DataFrame, part: pd.DataFrame, axes: Sequence[str]) 
         if cache == "cold" or "rate" not in row:
             row["rate"] = record["bytes"] / median
             row["spread"] = (record["seconds.high"] - record["seconds.low"]) / 2 / median
-    return list(found.values())
+    return sorted(found.values(), key=lambda row: not {"cold", "hot", "graph"} & set(row))  # what has a time comes first
 
 
 def _packed(values: list[Any], form: str, size: Mapping[str, Sequence[float]] | None) -> Row | list[float | None]:
