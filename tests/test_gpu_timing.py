@@ -219,5 +219,5 @@ def test_the_ceilings_own_kernels_compile(tmp_path: Any, monkeypatch: pytest.Mon
         pytest.skip(reason)
     monkeypatch.setenv("ULPROOF_CACHE", str(tmp_path))
     for arch in nvrtc.ARCHITECTURES:
-        found = nvrtc.compile(gpu.SOURCE, ["busy<true>", "busy<false>", "nothing"], arch)
+        found = nvrtc.compile(gpu.SOURCE, ["busy<true>", "busy<false>", "sweep", "nothing"], arch)
         assert all(needs["spills"] == 0 for needs in found.usage.values())

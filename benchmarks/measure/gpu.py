@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache as cached
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from .sampling import Effort, take_turns
@@ -31,11 +33,9 @@ class Watch:
     """A GPU as NVML sees it. ``nvml`` is pynvml; the GPU is found by its UUID, since CUDA may number GPUs otherwise."""
 
     def __init__(self, uuid: str, nvml: Any = None) -> None:
-        if nvml is None:
-            import pynvml as nvml
-        self.nvml = nvml
-        nvml.nvmlInit()
-        self.handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        self.nvml = nvml or import_module("pynvml")
+        self.nvml.nvmlInit()
+        self.handle = self.nvml.nvmlDeviceGetHandleByUUID(uuid)
 
     def _ask(self, name: str, *arguments: Any) -> int | None:
         """One number, or ``None`` where this GPU or driver doesn't tell it."""
@@ -174,7 +174,7 @@ def flusher(device: str) -> Call:
     return lambda: torch.sum(buffer, dim=0, out=sink)
 
 
-# Kernels that do nothing else: registers only, eight independent chains a thread.
+# Kernels that do one thing only: arithmetic in registers, eight independent chains a thread; reading; nothing.
 SOURCE = r"""
 __device__ __forceinline__ float exp2_once(float x) {
   float y;
@@ -192,6 +192,19 @@ __global__ void __launch_bounds__(256) busy(float* out, long long rounds) {
   for (int k = 0; k < 8; ++k) sum += x[k];
   if (sum == -1.0f) out[threadIdx.x] = sum;  // never: keeps the work
 }
+__global__ void __launch_bounds__(256) sweep(const float4* from, long long vectors) {
+  float sum = 0.0f;
+  const long long step = (long long)gridDim.x * 256;
+  for (long long i = blockIdx.x * 256ll + threadIdx.x; i < vectors; i += 8 * step) {
+    float4 v[8] = {};
+#pragma unroll
+    for (int k = 0; k < 8; ++k)
+      if (i + k * step < vectors) v[k] = from[i + k * step];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) sum += (v[k].x + v[k].y) + (v[k].z + v[k].w);
+  }
+  if (sum == -1e30f) *(volatile float*)from = sum;  // never
+}
 __global__ void nothing(float* out, long long rounds) {}
 """
 ROUNDS = 4096
@@ -202,41 +215,38 @@ def sides(device: str) -> Iterator[tuple[dict[str, Any], float, Call, str]]:
     """Each ceiling: its fields, the work of one call in units of its rate, the call, and the cache state to time it in."""
     import torch
 
+    from ulproof.impls._backends import nvrtc
+
+    def launcher(kernel: str, blocks: int, arguments: list[int]) -> Call:
+        return nvrtc.launcher(SOURCE, [nvrtc.Launch(kernel, blocks, 256)], arguments, device)
+
     properties = torch.cuda.get_device_properties(device)
     free = torch.cuda.mem_get_info(device)[0]
     for level, size in (("DRAM", min(1 << 30, free // 8)), ("L2", properties.L2_cache_size // 4)):
         source = torch.randn(size // 4, device=device)
         target, sink = torch.empty_like(source), torch.empty((), device=device)
         state = "cold" if level == "DRAM" else "graph"
-        copied, read = 2.0 * source.nbytes, float(source.nbytes)
-        yield {"ceiling": "copy", "level": level, "unit": "bytes/s"}, copied, lambda t=target, s=source: t.copy_(s), state
-        yield (
-            {"ceiling": "read", "level": level, "unit": "bytes/s"},
-            read,
-            lambda s=source, k=sink: torch.sum(s, 0, out=k),
-            state,
-        )
+        read: Call = partial(torch.sum, source, 0, out=sink)
+        if not nvrtc.missing():
+            read = launcher("sweep", 4 * properties.multi_processor_count, [source.data_ptr(), source.nbytes // 16])
+        yield {"ceiling": "copy", "level": level, "unit": "bytes/s"}, 2.0 * source.nbytes, partial(target.copy_, source), state
+        yield {"ceiling": "read", "level": level, "unit": "bytes/s"}, 1.0 * source.nbytes, read, state
     for dtype in ("float32", "float16", "bfloat16"):
         left, right = (torch.randn(MATRIX, MATRIX, device=device).to(getattr(torch, dtype)) for _ in range(2))
         product = torch.empty_like(left)
         fields = {"ceiling": "matmul", "dtype": dtype, "unit": "flop/s"}
-        yield fields, 2.0 * MATRIX**3, lambda a=left, b=right, c=product: torch.matmul(a, b, out=c), "hot"
-
-    from ulproof.impls._backends import nvrtc
+        yield fields, 2.0 * MATRIX**3, partial(torch.matmul, left, right, out=product), "hot"
 
     if nvrtc.missing():
         return
     grid = 8 * properties.multi_processor_count
     out = torch.empty(256, device=device)
-
-    def launch(kernel: str, blocks: int) -> Call:
-        return nvrtc.launcher(SOURCE, [nvrtc.Launch(kernel, blocks, 256)], [out.data_ptr(), ROUNDS], device)
-
+    busy = [out.data_ptr(), ROUNDS]
     work = 256.0 * 8 * ROUNDS * grid
-    yield {"ceiling": "exp", "dtype": "float32", "unit": "exp/s"}, work, launch("busy<true>", grid), "hot"
-    yield {"ceiling": "fma", "dtype": "float32", "unit": "flop/s"}, 2 * work, launch("busy<false>", grid), "hot"
+    yield {"ceiling": "exp", "dtype": "float32", "unit": "exp/s"}, work, launcher("busy<true>", grid, busy), "hot"
+    yield {"ceiling": "fma", "dtype": "float32", "unit": "flop/s"}, 2 * work, launcher("busy<false>", grid, busy), "hot"
     # In a graph, the least that any kernel costs; a launch from the host depends on who launches.
-    yield {"ceiling": "launch", "unit": "launch/s"}, 1.0, launch("nothing", 1), "graph"
+    yield {"ceiling": "launch", "unit": "launch/s"}, 1.0, launcher("nothing", 1, busy), "graph"
 
 
 def ceilings(device: str, seconds: float = 3.0) -> list[dict[str, Any]]:
@@ -251,7 +261,7 @@ def ceilings(device: str, seconds: float = 3.0) -> list[dict[str, Any]]:
     ]
 
 
-def ceiling(fields: Mapping[str, Any], work: float, seconds: dict[str, Any], device: str, timer: Any) -> dict[str, Any]:
+def ceiling(fields: Mapping[str, Any], work: float, seconds: Mapping[str, Any], device: str, timer: Any) -> dict[str, Any]:
     """The record of one ceiling. A rate taken while the GPU was slowed down says so in its reason, and is no roof to trust."""
     throttled = f"the GPU was slowed down during {timer.throttled} samples" if timer.throttled else None
     made = {"kind": "ceiling", "status": "ok", "target": device, "threads": 1, "seconds": seconds, "reason": throttled}

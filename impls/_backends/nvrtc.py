@@ -27,6 +27,7 @@ OPTIONS: Mapping[str, Any] = {
     "ptxas_options": ["-v"],
     "diag_suppress": [177],  # a constant that these kernels don't use
 }
+LEGACY_STREAM = 1  # the handle by which the driver also knows the default stream, 0
 STATIC_SHARED = 48 * 1024  # a launch that wants more must ask for it
 
 
@@ -172,11 +173,12 @@ def launcher(source: str, launches: Sequence[Launch], arguments: Sequence[int], 
     streams: dict[int, Any] = {}
 
     def run() -> None:
-        current = torch.cuda.current_stream(index).cuda_stream
-        if (stream := streams.get(current)) is None:
-            stream = streams[current] = device.create_stream(_Foreign(current))
-        for config, kernel in planned:
-            cuda.launch(stream, config, kernel, *arguments)
+        with torch.cuda.device(index):
+            current = torch.cuda.current_stream().cuda_stream
+            if (stream := streams.get(current)) is None:
+                stream = streams[current] = device.create_stream(_Foreign(current or LEGACY_STREAM))
+            for config, kernel in planned:
+                cuda.launch(stream, config, kernel, *arguments)
 
     return run
 
