@@ -11,16 +11,15 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
-from ulproof.impls import load, operators
-from ulproof.impls._backends import arrays, probe, stress
-from ulproof.impls.registry import Axes, Implementation, Operator, Pass
-
+from .lookup import load, operators
 from .measure import environment, ulp
+
+if TYPE_CHECKING:
+    from ulproof.impls.registry import Axes, Implementation, Operator, Pass
 
 Record = dict[str, Any]
 
@@ -60,6 +59,7 @@ class Item:
 SHAPES = ((16, 4096), (65, 1001), (33, 17))
 INTERPRETED = ((3, 300),)
 INTERPRETED_16_BIT = ("normal-10", "largest", "masked-random", "masked-all", "plus-infinity", "nan", "denormal")
+THREADED = 1 << 16  # elements from which on several threads are checked too
 SLOW = ("torch-compile",)  # compiles for every shape: seconds each, so it meets the first one only, and only when thorough
 LENGTH_STRESS = "normal-10"
 LONG = (("normal", 1 << 26), ("equal", 1 << 25), ("peak-over-low-bulk", 1 << 24), ("masked-leading", 1 << 22))
@@ -104,16 +104,17 @@ def plan(
                         Item(operator.name, runner.name, pass_, tuple(axes.items()), dtype, target, isa, threads, name)
                         for runner, target, isa, threads in runners
                         if interpreted is (target == "interpreter")
+                        and (threads == 1 or np.prod(list(axes.values())) >= THREADED)
+                        and (runner.variant not in SLOW or (thorough and axes["rows"] == SHAPES[0][0]))
                         and runner.refuses(pass_, axes, dtype) is None
-                        and (
-                            runner.variant not in SLOW or thorough and name in operator.stress and axes["rows"] == SHAPES[0][0]
-                        )
                     ]
     return items
 
 
 def _workloads(operator: Operator, dtype: str, thorough: bool, long: bool) -> Iterator[tuple[str, Axes, bool]]:
     """(stress name, axes, whether for the interpreter) of an operator's checks."""
+    from ulproof.impls._backends import stress
+
     axes = next(iter(operator.passes.values())).inputs[0].axes
 
     def shape(rows: int, n: int) -> Axes:
@@ -148,6 +149,8 @@ def targets(implementation: Implementation) -> list[str]:
 
 def interpreter_missing() -> str | None:
     """Why no worker could interpret Triton kernels; this process itself need not be one."""
+    from ulproof.impls._backends import probe
+
     return probe.missing("torch") or probe.missing("triton")
 
 
@@ -209,6 +212,8 @@ def run(
     threads: int = 1,
 ) -> tuple[list[np.ndarray], list[str]]:
     """Bind and call once; the outputs as NumPy arrays, and the names of outputs beside which memory was written."""
+    from ulproof.impls._backends import arrays
+
     guarded = [
         _Guarded(argument.shape(axes), arrays.dtype_named(dtype if argument.dtype == "io" else argument.dtype))
         for argument in implementation.operator.passes[pass_].outputs
@@ -267,6 +272,8 @@ class _Block:
 @lru_cache(maxsize=2)
 def workload(name: str, pass_: str, axes: tuple[tuple[str, int], ...], dtype: str, stressed: str, seed: int) -> Workload:
     """Inputs are read-only: an implementation that writes to them, or refuses such arrays, is caught here."""
+    from ulproof.impls._backends import stress
+
     operator = operators()[name]
     inputs = stress.inputs(operator, pass_, dict(axes), dtype, stressed, seed)
     for array in inputs:
@@ -303,6 +310,10 @@ def judge(
     implementation: Implementation, pass_: str, given: Workload, outputs: list[np.ndarray], dtype: str, strayed: list[str]
 ) -> Record:
     """``status``, ``reason`` and ``ulp`` of the outputs. ``ulp.max`` is over every output that was not legally flushed."""
+    import ml_dtypes
+
+    from ulproof.impls._backends import arrays
+
     card = given.operator.passes[pass_]
     eps = float(ml_dtypes.finfo(arrays.dtype_named(dtype)).eps)
     errors: list[np.ndarray] = []

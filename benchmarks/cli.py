@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ulproof.impls import load, operators
-from ulproof.impls.registry import BACKENDS
-
+from .lookup import backends, load, operators
 from .presets import FILTERS, PRESETS
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ def known(name: str) -> tuple[str, ...]:
 
     all_of = operators().values()
     return {
-        "backend": BACKENDS,
+        "backend": backends(),
         "isa": tuple(ISAS),
         "dtype": tuple(dict.fromkeys(dtype for operator in all_of for dtype in operator.dtypes)),
         "pass": tuple(dict.fromkeys(pass_ for operator in all_of for pass_ in operator.passes)),
@@ -141,7 +139,7 @@ def list_(arguments: argparse.Namespace) -> int:
         operator = operators()[name]
         shown = []
         for each in load(name).values():
-            if (full and each.full_name not in full) or each.backend not in wanted.get("backend", BACKENDS):
+            if (full and each.full_name not in full) or each.backend not in wanted.get("backend", backends()):
                 continue
             if not (
                 set(each.dtypes) & set(wanted.get("dtype", each.dtypes))
@@ -347,7 +345,7 @@ def parser() -> Parser:
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     common = Parser(add_help=False)
     group = common.add_argument_group("filters (several: repeat or separate by commas)")
-    group.add_argument("--backend", action="append", metavar="NAME", help=", ".join(BACKENDS))
+    group.add_argument("--backend", action="append", metavar="NAME", help=", ".join(backends()))
     group.add_argument("--target", action="append", metavar="NAME", help="cpu, interpreter, cuda:0")
     group.add_argument("--isa", action="append", metavar="NAME", help="avx512, avx2, neon")
     group.add_argument("--dtype", action="append", metavar="NAME", help="float32, float16, bfloat16")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from ulproof.impls import load, operators
-from ulproof.impls.registry import Implementation, Operator
+from typing import TYPE_CHECKING, Any
 
 from .cases import CASES
+from .lookup import load, operators
 from .measure import caches
+
+if TYPE_CHECKING:
+    from ulproof.impls.registry import Implementation, Operator
 
 PRESETS = ("quick", "standard", "full")
 LARGE = 16 << 20  # bytes from which a workload is also worth several threads

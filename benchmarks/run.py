@@ -10,21 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
-from typing import Any
-
-from ulproof.impls import load, operators
-from ulproof.impls._backends import probe
-from ulproof.impls.registry import Implementation
+from typing import TYPE_CHECKING, Any
 
 from . import presets
 from .check import Item, fails
 from .check import plan as plan_checks
+from .lookup import gpus, load, operators
 from .measure import doctor, environment
 from .measure.ceilings import Ceilings
 from .presets import Filters, Job, Machine, asked
 from .progress import Progress
 from .record import Record, RunFolder, key
 from .supervise import Died, Setting, Worker
+
+if TYPE_CHECKING:
+    from ulproof.impls.registry import Implementation
 
 BUDGETS = {"quick": 90.0, "standard": None, "full": None}  # seconds of measuring
 CEILING_SECONDS = 3.0  # for each thread count
@@ -82,7 +82,7 @@ def started_at() -> str:
 
 def machine(filters: Filters) -> Machine:
     """The targets that are there and asked for, this CPU's ISAs and the cores that may be used."""
-    there = ("cpu", *(f"cuda:{index}" for index in range(len(probe.gpus()))))
+    there = ("cpu", *(f"cuda:{index}" for index in range(len(gpus()))))
     targets = tuple(each for each in there if asked(filters, "target", each))
     return Machine(targets, tuple(environment.cpu()["isas"]), len(environment.cores()))
 
@@ -105,11 +105,12 @@ def chosen(options: Options) -> Iterator[Implementation]:
 
 def wanted_targets(implementation: Implementation, filters: Filters) -> list[str]:
     """The targets to time an implementation on, there or not: the CPU where it runs on one, else every GPU."""
-    gpus = [f"cuda:{index}" for index in range(max(1, len(probe.gpus())))]
-    gpus += [each for each in filters.get("target", ()) if each.startswith("cuda:") and each not in gpus]
+    there = len(gpus())
+    devices = [f"cuda:{index}" for index in range(max(1, there))]
+    devices += [each for each in filters.get("target", ()) if each.startswith("cuda:") and each not in devices]
     listed = ["cpu"] if "cpu" in implementation.targets else []
-    if "cuda" in implementation.targets and (probe.gpus() or not listed or filters.get("target")):
-        listed += gpus
+    if "cuda" in implementation.targets and (there or not listed or filters.get("target")):
+        listed += devices
     return [target for target in listed if asked(filters, "target", target)]
 
 

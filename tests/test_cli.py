@@ -73,7 +73,7 @@ def test_nothing_that_fits_is_an_error_of_its_own(capsys: pytest.CaptureFixture[
     assert "nothing to check" in fails(capsys, cli.NOTHING, "check", "--backend", "cuda", "--target", "cpu")
 
 
-@pytest.mark.skipif(bool(run.probe.gpus()), reason="a GPU is here")
+@pytest.mark.skipif(bool(run.gpus()), reason="a GPU is here")
 def test_a_target_that_is_not_there_measures_nothing_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     said = fails(capsys, cli.NOTHING, "run", "softmax", "--target", "cuda:0", "--output", "out")
     assert said == "ulproof: nothing was measured: unavailable: no NVIDIA GPU or driver here"
