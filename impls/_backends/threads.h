@@ -1,5 +1,8 @@
 // One pool of threads for each build. Idle workers sleep; the caller works too.
 #pragma once
+#ifndef _WIN32
+#include <pthread.h>
+#endif
 #include <stddef.h>
 
 #include <atomic>
@@ -14,10 +17,17 @@ namespace ulproof {
 
 class ThreadPool {
  public:
-  // The pool of this extension. It is never destroyed: its threads may outlive static objects at interpreter exit.
+  // The pool of this extension. It is never destroyed: its threads may outlive static objects at interpreter exit. A forked
+  // child, which has no threads but its own, starts a new one.
   static ThreadPool& Instance() {
-    static ThreadPool* pool = new ThreadPool;
-    return *pool;
+    static ThreadPool* pool = [] {
+#ifndef _WIN32
+      pthread_atfork(nullptr, nullptr, [] { current_ = new ThreadPool; });
+#endif
+      return current_ = new ThreadPool;
+    }();
+    (void)pool;
+    return *current_;
   }
 
   // Calls task(i) once for every i < tasks, on at most `threads` threads, the calling one among them, and returns when
@@ -50,6 +60,8 @@ class ThreadPool {
   }
 
  private:
+  inline static ThreadPool* current_ = nullptr;
+
   ThreadPool() = default;
 
   void Drain() {

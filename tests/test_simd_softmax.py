@@ -1,0 +1,218 @@
+"""Softmax forward in C++: accuracy of every variant and ISA on the stress inputs, layouts, threads, and the paper's defects."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from ulproof.benchmarks.check import check
+from ulproof.benchmarks.measure.ulp import ulp_error
+from ulproof.impls import load
+from ulproof.impls._backends import simd, stress
+from ulproof.impls.registry import Implementation
+from ulproof.impls.softmax.reference import softmax
+
+MODULE = simd.native("ulproof.impls.softmax")
+if isinstance(MODULE, str):
+    pytest.skip(MODULE, allow_module_level=True)
+
+ISAS = MODULE.isas()
+VARIANTS = [each for each in load("softmax").values() if each.backend == "simd"]
+OURS = [each for each in VARIANTS if each.vouched]
+THREADED = [each for each in OURS if each.threaded]
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+EVERY_ISA = pytest.mark.parametrize("isa", ISAS)
+EVERY_VARIANT = pytest.mark.parametrize("implementation", OURS, ids=lambda each: each.variant)
+
+
+def run(implementation: Implementation, x: np.ndarray, y: np.ndarray | None = None, **options: Any) -> np.ndarray:
+    """The result in a poisoned output."""
+    y = np.empty_like(x) if y is None else y
+    y[...] = np.nan
+    implementation.bind((x,), (y,), **options)()
+    return y
+
+
+def bits(array: np.ndarray) -> bytes:
+    return array.tobytes()
+
+
+def error(x: np.ndarray, y: np.ndarray) -> float:
+    return float(ulp_error(y, softmax(x.astype(np.float64))[0], x.dtype.name).max())
+
+
+@EVERY_ISA
+@EVERY_VARIANT
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_stress_input_within_the_bound(implementation: Implementation, isa: str, dtype: str) -> None:
+    for name in implementation.operator.stress:
+        for rows, n in ((3, 144), (2, 1003)):
+            record = check(implementation, "forward", {"rows": rows, "n": n}, dtype, isa=isa, stress=name)
+            assert record["status"] == "ok", (name, n, record["reason"])
+
+
+@EVERY_ISA
+@EVERY_VARIANT
+def test_every_short_length(implementation: Implementation, isa: str) -> None:
+    rng = np.random.default_rng(0)
+    for dtype, bound in (("float32", 2.0), ("bfloat16", 0.51)):
+        for n in (*range(1, 150), 4095, 4096, 4097):
+            x = (10 * rng.standard_normal((2, n))).astype(DTYPES[dtype])
+            assert error(x, run(implementation, x, isa=isa)) <= bound, (dtype, n)
+
+
+@EVERY_ISA
+@EVERY_VARIANT
+@pytest.mark.parametrize("name", ["normal-10", "ramp-200", "peak-over-low-bulk", "masked-leading", "offset-1e6", "equal"])
+def test_rows_of_several_blocks(implementation: Implementation, isa: str, name: str) -> None:
+    for n in (16384, 65537, 300_001):
+        x = stress.stress(name, 1, n)
+        assert error(x, run(implementation, x, isa=isa)) <= 2.0, n
+
+
+@EVERY_ISA
+def test_a_peak_that_the_sample_does_not_show(isa: str) -> None:
+    x = stress.stress("normal", 1, 100_000)
+    for peak in (5.0, 30.0, 68.0, 69.5, 88.0, 89.0, 250.0, 260.0, 1e5, 3e38):
+        x[0, 77_777] = peak
+        for implementation in OURS:
+            assert error(x, run(implementation, x, isa=isa)) <= 2.0, (peak, implementation.name)
+
+
+@EVERY_ISA
+def test_a_row_of_2_to_the_26(isa: str) -> None:
+    """Equal elements make the published float32 lane sums stagnate; a float64 sum of 4096 different ones is the oracle."""
+    pattern = (10 * np.random.default_rng(0).standard_normal(4096)).astype(np.float32)
+    x = np.tile(pattern, 1 << 14)
+    expected = softmax(pattern.astype(np.float64)[None])[0][0] / (1 << 14)
+    y = np.full_like(x, np.nan)
+    load("softmax")["simd/auto"].bind((x,), (y,), isa=isa)()
+    blocks = y.reshape(-1, 4096)
+    assert (blocks == blocks[0]).all()
+    assert ulp_error(blocks[0], expected, "float32").max() <= 2.0
+
+
+@EVERY_ISA
+@EVERY_VARIANT
+def test_layouts(implementation: Implementation, isa: str) -> None:
+    rng = np.random.default_rng(0)
+    for dtype in DTYPES.values():
+        whole = (3 * rng.standard_normal((6, 5, 400))).astype(dtype)
+        views = {
+            "padded rows": whole[:, :, :301],
+            "every second element": whole[..., ::2],
+            "reversed": whole[::-1, :, ::-1],
+            "leading axes swapped": whole.transpose(1, 0, 2),
+            "every second row": whole[::2, 1:],
+            "column as the row": whole.transpose(0, 2, 1),
+            "one dimension": whole[0, 0],
+            "one row for all": np.broadcast_to(whole[0, 0], (4, 400)),
+            "misaligned": stress.misaligned(whole),
+        }
+        for name, x in views.items():
+            plain = np.ascontiguousarray(x)
+            expected = bits(run(implementation, plain, isa=isa))
+            assert bits(run(implementation, x, isa=isa)) == expected, name
+            wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), 7, x.dtype)
+            assert bits(run(implementation, plain, wide[..., ::2], isa=isa)) == expected, name
+            assert (wide[..., 1::2] == 7).all(), name
+            target = stress.misaligned(np.zeros_like(plain))
+            assert bits(run(implementation, plain, target, isa=isa)) == expected, name
+
+
+def test_no_rows_and_no_elements() -> None:
+    for implementation in OURS:
+        assert implementation(np.zeros((0, 4), np.float32)).shape == (0, 4)
+        with pytest.raises(ValueError, match="must not be empty"):
+            implementation(np.zeros((3, 0), np.float32))
+
+
+@EVERY_ISA
+@pytest.mark.parametrize("implementation", THREADED, ids=lambda each: each.variant)
+def test_the_same_bits_for_every_number_of_threads(implementation: Implementation, isa: str) -> None:
+    for rows, n in ((1, 200_003), (3, 70_001), (100, 513), (7, 1)):
+        for dtype in DTYPES.values():
+            x = stress.stress("normal-10", rows, n).astype(dtype)
+            first = bits(run(implementation, x, isa=isa, threads=1))
+            for threads in (2, 3, 4):
+                assert bits(run(implementation, x, isa=isa, threads=threads)) == first, (rows, n, threads)
+
+
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    x = stress.stress("normal", 1, 100_000)
+    expected = run(load("softmax")["simd/auto"], x, threads=2)
+    if (child := os.fork()) == 0:
+        os._exit(0 if (run(load("softmax")["simd/auto"], x, threads=2) == expected).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@EVERY_ISA
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rounding_to_16_bits_on_all_float32(isa: str, dtype: str) -> None:
+    assert MODULE.wrongly_rounded(isa, simd.ELEMENTS[dtype], len(os.sched_getaffinity(0))) == 0
+
+
+def test_the_call_on_arrays_is_the_bound_call() -> None:
+    for implementation in OURS:
+        for dtype in DTYPES.values():
+            x = stress.stress("normal", 4, 100).astype(dtype)
+            assert implementation(x).dtype == x.dtype
+            assert bits(implementation(x)) == bits(run(implementation, x))
+
+
+def test_auto_chooses_by_length_and_caches() -> None:
+    def auto(rows: int, n: int, itemsize: int = 4, l2: int = 1 << 20, last: int = 32 << 20) -> str:
+        return MODULE.choose(rows, n, itemsize, l2, last)
+
+    assert auto(1, 64) == "online"
+    assert auto(1, 1 << 26) == "two-pass-stream"
+    assert auto(4096, 128) == "online"
+    assert auto(1 << 16, 1024) == "online-stream"
+    assert {auto(1, n) for n in (1, 1 << 10, 1 << 20, 1 << 28)} <= {each.variant for each in VARIANTS}
+    small = {n: auto(1, n, l2=1 << 18, last=1 << 21) for n in (1 << 12, 1 << 14, 1 << 22)}
+    large = {n: auto(1, n, l2=1 << 22, last=1 << 30) for n in (1 << 12, 1 << 14, 1 << 22)}
+    assert small[1 << 22] == "two-pass-stream" and not large[1 << 22].endswith("stream")
+    assert auto(64, 1 << 14, 2, last=5 << 20) == auto(32, 1 << 14, 4, last=5 << 20)
+
+
+def test_bad_options_name_what_is_allowed() -> None:
+    x = np.zeros((2, 8), np.float32)
+    implementation = load("softmax")["simd/auto"]
+    for isa in ("sse9", "AVX2", ""):
+        with pytest.raises(ValueError, match=f"isa.*{isa}.*avx"):
+            implementation.bind((x,), (np.empty_like(x),), isa=isa)
+    for threads in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match=r"threads is .*1"):
+            implementation.bind((x,), (np.empty_like(x),), threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="overlaps x"):
+        implementation.bind((x,), (x,))
+    assert (x == 0).all()
+
+
+def test_the_defects_of_the_published_two_pass() -> None:
+    published, ours = load("softmax")["simd/two-pass-as-published"], load("softmax")["simd/two-pass"]
+    masked = np.zeros((1, 1000), np.float32)
+    masked[0, 3] = -np.inf
+    far = np.full((1, 1000), 3e38, np.float32)
+    for isa in ISAS:
+        assert error(masked, run(ours, masked, isa=isa)) <= 2.0
+        assert error(far, run(ours, far, isa=isa)) <= 2.0
+        assert np.isnan(run(published, far, isa=isa)).any()
+    if "avx2" in ISAS:
+        assert np.isnan(run(published, masked, isa="avx2")).all()
+    if "avx512" in ISAS:
+        assert error(masked, run(published, masked, isa="avx512")) <= 16.0
+    wide = stress.stress("normal-10", 1, 1 << 20)
+    assert error(wide, run(published, wide)) > 2.0 >= error(wide, run(ours, wide))
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="the stagnation is AVX2's, which has one accumulator")
+def test_the_published_sum_stagnates() -> None:
+    x = np.zeros((1, 3 << 26), np.float32)  # 1.5 * 2^24 for each of 8 lanes
+    y = run(load("softmax")["simd/two-pass-as-published"], x, isa="avx2")
+    assert y[0, 0] > 1.2 / x.size
+    assert run(load("softmax")["simd/two-pass"], x, y, isa="avx2")[0, -1] == pytest.approx(1 / x.size, rel=1e-6)
