@@ -478,16 +478,23 @@ def measuring_cores(threads: int) -> tuple[int, ...]:
 
 def check_items(options: Options, jobs: Sequence[Job] | None = None) -> list[Item]:
     """The numeric checks that go with a run: of what its jobs time, or, without jobs, of everything asked for."""
-    filters = (
-        options.filters if jobs is None else {**options.filters, "target": sorted({job.target for job in jobs}), "threads": ()}
-    )
+    filters = options.filters
+    if jobs is not None:
+        there = {job.target for job in jobs}
+        if options.preset != "quick" and "cpu" in there:
+            there.add("interpreter")  # the GPU kernels' logic, where no GPU can speak for it
+        filters = {**filters, "target": sorted(there), "threads": ()}
     items = plan_checks(options.operators, filters, thorough=options.preset != "quick", long=options.preset == "full")
     timed = {(job.operator, name, job.dtype, job.pass_) for job in jobs or () for name, _ in job.sides}
     wanted = set(options.implementations)
     return [
         item
         for item in items
-        if (jobs is None or (item.operator, item.implementation, item.dtype, item.pass_) in timed)
+        if (
+            jobs is None
+            or item.target == "interpreter"
+            or (item.operator, item.implementation, item.dtype, item.pass_) in timed
+        )
         and (not wanted or f"{item.operator}:{item.implementation}" in wanted)
     ]
 
