@@ -74,7 +74,7 @@ def record(job: Job, found: list[dict[str, Any]] | str) -> dict[str, Any]:
     }
     if isinstance(found, str):
         return {**made, "status": "crashed", "reason": " ".join(found.split())}
-    needs = {name: max(each[name] for each in found) for name in ("registers", "shared_bytes", "spills")}
+    needs = {name: max((each[name] for each in found), default=0) for name in ("registers", "shared_bytes", "spills")}
     return {**made, **needs, "compile_seconds": sum(each["compile_seconds"] for each in found)}
 
 

@@ -1,6 +1,6 @@
 // Stand-ins that let a host compiler build and run impls/softmax/kernel.cu: every CUDA thread is a fiber. A warp's lanes meet
-// at each shuffle and a block's warps only at __syncthreads, each warp running as far as it can before the next one starts,
-// so that a missing barrier shows as a wrong result.
+// at each shuffle, a block's warps only at __syncthreads and a cluster's blocks only at cluster_sync; each runs as far as it can
+// before the next one starts, so that a missing barrier shows as a wrong result.
 #pragma once
 
 #include <setjmp.h>
@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <vector>
 
 typedef unsigned int u32;
@@ -20,6 +21,8 @@ typedef unsigned short u16;
 #define __global__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
+#define CLUSTERS
 #define __shared__ static
 
 struct alignas(16) uint4 {
@@ -29,7 +32,7 @@ inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
 
 // ---- fibers
 
-enum State { RUNNING, AT_SHUFFLE, AT_BARRIER, DONE };
+enum State { RUNNING, AT_SHUFFLE, AT_BARRIER, AT_CLUSTER, DONE };
 
 struct Copy {
   uint4* to;
@@ -37,7 +40,7 @@ struct Copy {
 };
 
 struct Fiber {
-  u32 index;
+  u32 index, block;  // in its block, and in its cluster
   State state;
   bool started;
   int parity;
@@ -55,10 +58,13 @@ static std::vector<Fiber> fibers;
 static Fiber* current;
 static jmp_buf scheduler;
 static const std::function<void()>* body;
-static Dim blockIdx, gridDim;
+static Dim gridDim;
+static u32 first_block;  // of the cluster that runs
 static std::vector<float> exchanged[2];
-static std::vector<uint4> shared_memory;
+static std::vector<std::vector<uint4>> shared_memory;  // a block each
+static std::map<std::pair<u32, const float*>, float> slots;  // by block: static variables stand for one block's memory only
 #define threadIdx (Dim{current->index})
+#define blockIdx (Dim{first_block + current->block})
 
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "kernel on the CPU: %s\n", what);
@@ -96,14 +102,25 @@ inline State run_warp(u32 first, u32 lanes) {
   }
 }
 
-inline void run_block(u32 threads, const std::function<void()>& kernel) {
+// Runs a block until all of its threads stand at a cluster's barrier or are done.
+inline State run_block(u32 first, u32 threads) {
+  for (;;) {
+    State state = run_warp(first, 32);
+    for (u32 warp = 32; warp < threads; warp += 32)
+      if (run_warp(first + warp, 32) != state) fail("the warps of a block went different ways around a barrier");
+    if (state != AT_BARRIER) return state;
+  }
+}
+
+inline void run_cluster(u32 blocks, u32 threads, const std::function<void()>& kernel) {
   body = &kernel;
-  if (fibers.size() < threads) fibers.resize(threads);
-  for (auto& side : exchanged) side.assign(threads, 0.0f);
-  for (u32 i = 0; i < threads; ++i) {
+  slots.clear();
+  if (fibers.size() < blocks * threads) fibers.resize(blocks * threads);
+  for (auto& side : exchanged) side.assign(blocks * threads, 0.0f);
+  for (u32 i = 0; i < blocks * threads; ++i) {
     Fiber& fiber = fibers[i];
     fiber.stack.resize(1 << 16);
-    fiber.index = i, fiber.started = false, fiber.parity = 0;
+    fiber.index = i % threads, fiber.block = i / threads, fiber.started = false, fiber.parity = 0;
     fiber.copies.clear();
     getcontext(&fiber.start);
     fiber.start.uc_stack.ss_sp = fiber.stack.data();
@@ -112,21 +129,31 @@ inline void run_block(u32 threads, const std::function<void()>& kernel) {
     makecontext(&fiber.start, enter, 0);
   }
   for (;;) {
-    u32 done = 0, waiting = 0;
-    for (u32 first = 0; first < threads; first += 32) (run_warp(first, 32) == DONE ? done : waiting) += 32;
-    if (done == threads) return;
-    if (waiting != threads) fail("some warps ended while others wait at a barrier");
+    State state = run_block(0, threads);
+    for (u32 block = 1; block < blocks; ++block)
+      if (run_block(block * threads, threads) != state) fail("the blocks of a cluster went different ways around a barrier");
+    if (state == DONE) return;
   }
+}
+
+inline void cluster_sync() { pause(AT_CLUSTER); }
+inline u32 cluster_rank() { return current->block; }
+inline void publish(float* slot, float x) { slots[{current->block, slot}] = x; }
+inline float published(float* slot, u32 block) {
+  size_t threads = current->block ? (current - fibers.data() - current->index) / current->block : 0;
+  if (threads && fibers[block * threads].state == DONE) fail("a block reads the memory of one that has ended");
+  return slots.at({block, slot});
 }
 
 inline void __syncthreads() { pause(AT_BARRIER); }
 
 inline float __shfl_xor_sync(u32, float value, int distance) {
-  std::vector<float>& slots = exchanged[current->parity];
+  std::vector<float>& lanes = exchanged[current->parity];
+  size_t own = current - fibers.data();
   current->parity ^= 1;
-  slots[current->index] = value;
+  lanes[own] = value;
   pause(AT_SHUFFLE);
-  return slots[current->index ^ (u32)distance];
+  return lanes[own ^ (size_t)distance];
 }
 
 // ---- arithmetic
@@ -185,4 +212,4 @@ inline void await_copies() {
   for (Copy& copy : current->copies) *copy.to = *(const uint4*)copy.from;
   current->copies.clear();
 }
-inline uint4* dynamic_shared() { return shared_memory.data(); }
+inline uint4* dynamic_shared() { return shared_memory[current->block].data(); }

@@ -37,14 +37,16 @@ void call(void (*kernel)(Bits*, Index, Index, Bits*, Index, Index, Bits*, Index,
          (float*)a[13], a[14], a[15], a[16]);
 }
 
-extern "C" void launch(int kernel, u32 grid, u32 block, Index shared, int error, const Index* a) {
+extern "C" void launch(int kernel, u32 grid, u32 block, u32 cluster, Index shared, int error, const Index* a) {
+  const uint4 poison = {0x7fc00000u, 0x7fc00000u, 0x7fc00000u, 0x7fc00000u};
   ex2_error = error;
   gridDim.x = grid;
-  shared_memory.assign(shared / 16 + 1, uint4{0x7fc00000u, 0x7fc00000u, 0x7fc00000u, 0x7fc00000u});
-  for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x) {
-    run_block(block, [&] {
+  if (grid % cluster) fail("the grid is no multiple of the cluster");
+  for (first_block = 0; first_block < grid; first_block += cluster) {
+    shared_memory.assign(cluster, std::vector<uint4>(shared / 16 + 1, poison));
+    run_cluster(cluster, block, [&] {
       switch (kernel) {
-%s
+CASES
         default: fail("no such kernel");
       }
     });
@@ -74,7 +76,7 @@ class Kernels:
         self.names = list(names)
         cases = "\n".join(f"        case {i}: call({name}, a); break;" for i, name in enumerate(self.names))
         header = Path(__file__).with_name("cuda_on_cpu.h").read_text()
-        source = header.replace("#pragma once\n", "") + cuda.source() + DRIVER % cases
+        source = header.replace("#pragma once\n", "") + cuda.source() + DRIVER.replace("CASES", cases)
         digest = hashlib.sha256((source + str(FLAGS)).encode()).hexdigest()
         library = cache_folder() / "cpu" / f"{digest}.so"
         if not library.exists():
@@ -83,14 +85,7 @@ class Kernels:
             text.write_text(source)
             subprocess.run([str(COMPILER), *FLAGS, str(text), "-o", str(library)], check=True)
         self.library = ctypes.CDLL(str(library))
-        self.library.launch.argtypes = [
-            ctypes.c_int,
-            ctypes.c_uint,
-            ctypes.c_uint,
-            ctypes.c_longlong,
-            ctypes.c_int,
-            ctypes.c_void_p,
-        ]
+        self.library.launch.argtypes = [ctypes.c_int, *[ctypes.c_uint] * 3, ctypes.c_longlong, ctypes.c_int, ctypes.c_void_p]
 
     def run(
         self,
@@ -113,7 +108,8 @@ class Kernels:
         arguments = np.array(values, np.int64)
         for launch in launches:
             number = self.names.index(launch.kernel)
-            self.library.launch(number, launch.grid, launch.block, launch.shared, error, arguments.ctypes.data)
+            size = (launch.grid, launch.block, launch.cluster, launch.shared)
+            self.library.launch(number, *size, error, arguments.ctypes.data)
 
 
 def _memory(array: np.ndarray) -> Memory:

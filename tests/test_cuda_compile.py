@@ -33,7 +33,7 @@ def test_every_kernel_compiles_without_spills(operator: str, arch: str) -> None:
         if job.arch != arch:
             continue
         found = job.compile()
-        assert {each["arch"] for each in found} == {arch}
+        assert {each["arch"] for each in found} == {arch} or (arch == "sm_80" and "cluster" in job.implementation)
         for each in found:
             threads = int(re.findall(r"\d+", each["kernel"].partition("<")[2].replace(cuda.TYPES[job.dtype], ""))[0])
             threads = 128 if each["kernel"].startswith("warp_per_row") else threads
@@ -47,7 +47,7 @@ def test_every_plan_uses_kernels_that_are_compiled_and_fits_the_gpu(arch: str) -
     for implementation in implementations():
         for pass_ in implementation.passes:
             for dtype in implementation.dtypes:
-                known = {launch.kernel for launch in cuda.every(implementation, pass_, dtype)}
+                known = {launch.kernel for launch in cuda.every(implementation, pass_, dtype, arch)}
                 for n in (1, 7, 32, 128, 1000, 1024, 1025, 4096, 8189, 16384, 28925, 57853, 115705, 1 << 20, 1 << 26):
                     axes = {"rows": 3, "n": n}
                     if implementation.refuses(pass_, axes, dtype):
@@ -56,8 +56,8 @@ def test_every_plan_uses_kernels_that_are_compiled_and_fits_the_gpu(arch: str) -
                         try:
                             launches = cuda.plan(implementation, pass_, axes, dtype, head, arch)
                         except ValueError as error:
-                            assert arch in str(error) and str(n) in str(error)  # a GPU with less memory
-                            assert arch in cuda.SHARED_LIMIT
+                            assert arch in str(error) and (str(n) in str(error) or "clusters" in str(error))
+                            assert arch in cuda.SHARED_LIMIT  # a GPU with less memory, or without clusters
                             continue
                         for launch in launches:
                             assert launch.kernel in known and launch.block <= 1024 and 1 <= launch.grid < 1 << 31
@@ -110,9 +110,11 @@ def test_the_command_prints_and_records_what_kernels_need(capsys: pytest.Capture
 
     RunFolder.create(tmp_path / "run", {"started": "2020-01-01T00:00:00Z", "environment": {}, "plan": {}}).close()
     assert command.main(["logsumexp", "--backend", "cuda", "--append", str(tmp_path / "run")]) == 0
-    assert "18 of 18 compiled" in capsys.readouterr().out
+    assert "24 of 24 compiled" in capsys.readouterr().out
     records = read(tmp_path / "run")[1]
-    assert len(records) == 18 and all(record["registers"] > 0 and record["status"] == "ok" for record in records)
+    assert len(records) == 24 and all(
+        (record["registers"] > 0 or record["target"] == "sm_80") and record["status"] == "ok" for record in records
+    )
     assert command.main(["nothing"]) == 64
     assert "unknown operator 'nothing'" in capsys.readouterr().err
 

@@ -33,12 +33,16 @@ STATIC_SHARED = 48 * 1024  # a launch that wants more must ask for it
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel, by its C++ name, on a one-dimensional grid; ``shared`` is dynamic shared memory in bytes a block."""
+    """One kernel, by its C++ name, on a one-dimensional grid of blocks; ``shared`` is dynamic shared memory in bytes a block.
+
+    ``cluster`` tells how many blocks make a cluster; the kernel's own attribute decides it, this is for readers.
+    """
 
     kernel: str
     grid: int
     block: int
     shared: int = 0
+    cluster: int = 1
 
 
 @dataclass(frozen=True)

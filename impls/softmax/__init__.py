@@ -80,7 +80,8 @@ STRESS = (
     "offset-minus-1e6",
     "offset-1e7",
     "offset-minus-1e7",
-    "at-2e7",
+    "offset-2e7",
+    "offset-1e8",
     "at-3e38",
     "alternating-huge",
     "largest",
@@ -193,6 +194,17 @@ def _in_a_block(backward_inputs: int) -> Callable[[str, Axes, str], str | None]:
     return limits
 
 
+def _in_a_cluster(backward_inputs: int) -> Callable[[str, Axes, str], str | None]:
+    """The limit of eight blocks' shared memory."""
+
+    def limits(pass_: str, axes: Axes, dtype: str) -> str | None:
+        arrays = backward_inputs if pass_ == "backward" else 1
+        most = 8 * ((226 << 10) // arrays // 16 * 16) // ITEMSIZE[dtype] - 16
+        return f"takes rows of up to {most} elements of {dtype}, not {axes['n']}" if axes["n"] > most else None
+
+    return limits
+
+
 def _cuda(online: tuple[int, int], back: tuple[int, int], online_back: tuple[int, int]) -> tuple[Implementation, ...]:
     """As ``_triton``: reads and writes of the online forward pass, of backward on chip, and of backward online."""
     forward = (1, online[1])
@@ -214,6 +226,13 @@ def _cuda(online: tuple[int, int], back: tuple[int, int], online_back: tuple[int
             exps=exps(forward=1, backward=exp_back),
             limits=_in_a_block(1 if scalar else 2),
             note="a block holds a row in registers or shared memory (162 KB of it on sm_80)",
+        ),
+        ours(
+            "cluster-per-row",
+            moved=sweeps(per_row, forward=forward, backward=back),
+            exps=exps(forward=1, backward=exp_back),
+            limits=_in_a_cluster(1 if scalar else 2),
+            note="2 to 8 blocks of a cluster hold a row in shared memory; sm_90 on",
         ),
         ours(
             "online",

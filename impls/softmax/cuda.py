@@ -1,7 +1,8 @@
 """CUDA launchers of the softmax family; the kernels and their numerics are in ``kernel.cu``.
 
 ``warp-per-row``: 8 or 32 lanes of a warp hold a row in registers. ``block-per-row``: a block holds it in registers or shared
-memory. Both read each element once. ``online``: many blocks each reduce a chunk to a (reference, sum) pair, one combines
+memory. ``cluster-per-row``: the blocks of a cluster hold it together, each in its shared memory; from sm_90 on. All three
+read each element once. ``online``: many blocks each reduce a chunk to a (reference, sum) pair, one combines
 them in a fixed order without atomics, and a second read writes the outputs; M. Milakov and N. Gimelshein, arXiv 1805.02867,
 between blocks rather than elements.
 
@@ -31,10 +32,11 @@ SCRATCH = 1 << 10  # what block_per_row's reductions need of it, and to spare
 WARP = {4: ((8, 1), (32, 1), (32, 2), (32, 4), (32, 8), (32, 9)), 2: ((8, 1), (32, 1), (32, 2), (32, 4), (32, 5))}
 # (threads, vectors a thread, blocks a multiprocessor must take) of block_per_row by inputs, then those in shared memory
 BLOCK = {
-    1: ((128, 2, 8), (128, 4, 8), (128, 8, 6), (256, 8, 3)),
+    1: ((128, 2, 8), (128, 4, 8), (128, 8, 5), (256, 8, 2)),
     2: ((128, 2, 8), (128, 4, 6), (256, 4, 3)),
 }
 IN_SHARED = ((512, 0, 2), (1024, 0, 1))
+CLUSTER = (512, (2, 4, 8))  # threads of cluster_per_row, and blocks: the fewest that leave room for another cluster, or 8
 ONLINE = {1: (256, 8), 2: (256, 4)}  # threads, vectors a thread
 
 
@@ -45,7 +47,14 @@ def source() -> str:
 
 def unavailable(implementation: Implementation, target: str) -> str | None:
     """Why CUDA kernels can't run on ``target``, in words. Imports neither torch nor cuda.core unless they are there."""
-    return nvrtc.unavailable(target)
+    if reason := nvrtc.unavailable(target):
+        return reason
+    arch = nvrtc.architecture(target)
+    return (
+        f"clusters need sm_90, {target} is {arch}"
+        if implementation.variant == "cluster-per-row" and not _clusters(arch)
+        else None
+    )
 
 
 def bind(
@@ -72,8 +81,8 @@ def bind(
     chunks = _chunks(implementation, pass_, n, dtype)
     import torch
 
-    with torch.cuda.device(target):
-        work = torch.empty(rows * (4 * chunks + 8) if chunks else 0, dtype=torch.float32, device=target)
+    size = rows * (4 * chunks + 8) if implementation.variant == "online" else 0
+    work = torch.empty(size, dtype=torch.float32, device=target)
     run = nvrtc.launcher(
         source(), launches, [*_pointers(implementation, pass_, memory), work.data_ptr(), rows, n, chunks], target
     )
@@ -97,7 +106,7 @@ def compiled(
             raise ValueError(f"{implementation.full_name}: {reason}")
         launches = plan(implementation, pass_, axes, dtype, 0, arch)
     else:
-        launches = every(implementation, pass_, dtype)
+        launches = every(implementation, pass_, dtype, arch)
     found = nvrtc.compile(source(), tuple(dict.fromkeys(launch.kernel for launch in launches)), arch)
     return [
         {
@@ -133,6 +142,13 @@ def plan(implementation: Implementation, pass_: str, axes: Axes, dtype: str, hea
             )
         threads, each, blocks = IN_SHARED[shared > MOST_SHARED // 2 - SCRATCH]
         return (Launch(f"block_per_row<{name}, {TYPES[dtype]}, {threads}, {each}, {blocks}>", rows, threads, shared),)
+    if implementation.variant == "cluster-per-row":
+        if not _clusters(arch):
+            raise ValueError(f"{implementation.full_name}: clusters need sm_90, this is {arch}")
+        blocks = _cluster(implementation, pass_, n, dtype)
+        shared = 16 * inputs * _chunks(implementation, pass_, n, dtype)
+        kernel = f"cluster_per_row<{name}, {TYPES[dtype]}, {CLUSTER[0]}, {blocks}>"
+        return (Launch(kernel, rows * blocks, CLUSTER[0], shared, blocks),)
     grid = rows * _chunks(implementation, pass_, n, dtype)
     grids = {"partials": grid, "combine": rows, "write_rows": grid}
     return tuple(
@@ -140,7 +156,7 @@ def plan(implementation: Implementation, pass_: str, axes: Axes, dtype: str, hea
     )
 
 
-def every(implementation: Implementation, pass_: str, dtype: str) -> tuple[Launch, ...]:
+def every(implementation: Implementation, pass_: str, dtype: str, arch: str) -> tuple[Launch, ...]:
     """Every kernel that a plan may name, each once, on a grid of one block."""
     name, inputs = _operator(implementation, pass_), _inputs(implementation, pass_)
     if implementation.variant == "warp-per-row":
@@ -152,7 +168,22 @@ def every(implementation: Implementation, pass_: str, dtype: str) -> tuple[Launc
             Launch(f"block_per_row<{name}, {TYPES[dtype]}, {threads}, {each}, {blocks}>", 1, threads)
             for threads, each, blocks in (*BLOCK[inputs], *IN_SHARED)
         )
+    if implementation.variant == "cluster-per-row":
+        threads, sizes = CLUSTER
+        kernels = [(f"cluster_per_row<{name}, {TYPES[dtype]}, {threads}, {blocks}>", blocks) for blocks in sizes]
+        return tuple(Launch(kernel, 1, threads, 0, blocks) for kernel, blocks in kernels) if _clusters(arch) else ()
     return tuple(Launch(kernel, 1, ONLINE[inputs][0]) for kernel in _online(implementation, pass_, dtype))
+
+
+def _clusters(arch: str) -> bool:
+    return int(arch.removeprefix("sm_").rstrip("af")) >= 90
+
+
+def _cluster(implementation: Implementation, pass_: str, n: int, dtype: str) -> int:
+    """Blocks of a cluster for rows of n elements."""
+    lanes = 16 // ITEMSIZE[dtype]
+    row = 16 * _inputs(implementation, pass_) * -(-(n + lanes - 1) // lanes)
+    return next((blocks for blocks in CLUSTER[1] if row <= blocks * (MOST_SHARED // 2 - SCRATCH)), CLUSTER[1][-1])
 
 
 def _operator(implementation: Implementation, pass_: str) -> str:
@@ -173,10 +204,12 @@ def _online(implementation: Implementation, pass_: str, dtype: str) -> list[str]
 
 
 def _chunks(implementation: Implementation, pass_: str, n: int, dtype: str) -> int:
-    """Chunks of a row, for any alignment of it; none where blocks don't share rows."""
+    """Chunks of a row online, for any alignment of it; vectors a block in a cluster; 0 where blocks don't share rows."""
+    lanes = 16 // ITEMSIZE[dtype]
+    if implementation.variant == "cluster-per-row":
+        return -(-(n + lanes - 1) // (lanes * _cluster(implementation, pass_, n, dtype)))
     if implementation.variant != "online":
         return 0
-    lanes = 16 // ITEMSIZE[dtype]
     threads, each = ONLINE[_inputs(implementation, pass_)]
     return -(-(n + lanes - 1) // (threads * each * lanes))
 

@@ -1,7 +1,8 @@
 // Softmax, log_softmax and logsumexp over rows, forward and backward, for float32, float16 and bfloat16.
 //
-// Three ways to own a row: some lanes of a warp (warp_per_row), a block that holds the row in registers or shared memory
-// (block_per_row), many blocks that each hold a chunk (partials, combine, write_rows). All share one arithmetic:
+// Four ways to own a row: some lanes of a warp (warp_per_row), a block that holds the row in registers or shared memory
+// (block_per_row), a cluster of blocks whose shared memories hold it together (cluster_per_row), many blocks that each hold a
+// chunk (partials, combine, write_rows). All share one arithmetic:
 //
 //   exp(x) = 2^f * 2^n,  n = rint(x * log2(e)),  f = x * log2(e) - n by two FMAs with log2(e) in two parts
 //
@@ -78,6 +79,29 @@ __device__ __forceinline__ uint4* dynamic_shared() {
   extern __shared__ uint4 memory[];
   return memory;
 }
+
+#if __CUDA_ARCH__ >= 900
+__device__ __forceinline__ u32 cluster_rank() {
+  u32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void publish(float* slot, float x) { *slot = x; }
+
+__device__ __forceinline__ float published(float* slot, u32 rank) {  // what another block of the cluster wrote to its slot
+  float x;
+  u32 own = (u32)__cvta_generic_to_shared(slot), there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(own), "r"(rank));
+  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(x) : "r"(there) : "memory");
+  return x;
+}
+#define CLUSTERS
+#endif
 
 #endif
 
@@ -306,7 +330,7 @@ struct Span {
   static DEVICE int misalignment(Rows<T> rows, Index r) { return rows.step == 1 ? misalignment(rows.data + r * rows.row) : 0; }
 
   static DEVICE Span row(Rows<T> rows, Index r, Index length) { return {r, 0, (int)length, misalignment(rows, r)}; }
-  static DEVICE Span chunk(Rows<T> rows, Index r, Index length, Index chunk, int vectors) {
+  static DEVICE Span chunk(Rows<T> rows, Index r, Index length, Index chunk, Index vectors) {
     Index begin = chunk * vectors * T::lanes - misalignment(rows, r), end = begin + vectors * T::lanes;
     Index first = begin < 0 ? 0 : begin;
     return {r, first, (int)((end < length ? end : length) - first), (int)(first - begin)};
@@ -373,6 +397,7 @@ template <int Lanes>
 struct WarpGroup {
   static constexpr int size = Lanes;
   static DEVICE int rank() { return threadIdx.x % Lanes; }
+  static DEVICE bool leads() { return rank() == 0; }
 
   template <class V>
   static DEVICE V reduce(V v) {  // the same bits in every lane: merging is commutative
@@ -386,6 +411,7 @@ struct BlockGroup {
   static constexpr int size = Threads;
   static constexpr int warps = Threads / 32;
   static DEVICE int rank() { return threadIdx.x; }
+  static DEVICE bool leads() { return rank() == 0; }
 
   template <class V>
   static DEVICE V reduce(V v) {  // at most once for each type V in a kernel: the scratch memory is not reused
@@ -397,6 +423,30 @@ struct BlockGroup {
     return WarpGroup<warps>::reduce(v);
   }
 };
+
+#ifdef CLUSTERS
+DEVICE void publish(Pair* slot, Pair v) { publish(&slot->high, v.high), publish(&slot->low, v.low); }
+
+DEVICE Pair published(Pair* slot, u32 rank) { return {published(&slot->high, rank), published(&slot->low, rank)}; }
+
+template <int Threads, int Blocks>
+struct ClusterGroup {
+  static constexpr int size = Threads;
+  static DEVICE int rank() { return threadIdx.x; }
+  static DEVICE bool leads() { return threadIdx.x == 0 && cluster_rank() == 0; }
+
+  template <class V>
+  static DEVICE V reduce(V v) {  // as BlockGroup, at most once for each type; always in the order of the blocks
+    __shared__ V slot;
+    v = BlockGroup<Threads>::reduce(v);
+    if (threadIdx.x == 0) publish(&slot, v);
+    cluster_sync();
+    v = published(&slot, 0);
+    for (u32 block = 1; block < Blocks; ++block) v = merge(v, published(&slot, block));
+    return v;
+  }
+};
+#endif
 
 // ---- what holds a row, or a chunk of one, on chip: K vectors a thread in registers, or shared memory
 
@@ -665,10 +715,11 @@ DEVICE void write(Hold& hold, const Window<T>& out, const Row& row) {
   });
 }
 
+// A row that a group holds on chip, or of which each block of a cluster holds a span.
 template <class Op, class T, class Group, class Hold>
-DEVICE void whole_row(Hold& hold, Index r, bool there, ARGUMENTS) {
+DEVICE void on_chip(Hold& hold, const Span<T>& span, bool there, ARGUMENTS) {
   const Rows<T> a = {a_data, a_row, a_step}, b = {b_data, b_row, b_step}, out = {out_data, out_row, out_step};
-  const Span<T> span = Span<T>::row(a, r, there ? n : 0);
+  const Index r = span.r;
   hold.load(Window<T>(a, span), Op::inputs == 2 ? Window<T>(b, span) : Window<T>(), Op::fill());
   Row row;
   if constexpr (Op::reduces)
@@ -676,7 +727,7 @@ DEVICE void whole_row(Hold& hold, Index r, bool there, ARGUMENTS) {
   else
     row = there ? Op::row(T::value(lse[r * lse_step]), T::value(dlse[r * dlse_step])) : Row();
   if constexpr (Op::scalar) {
-    if (there && Group::rank() == 0) out_data[r * out_row] = T::round(row.a);
+    if (there && Group::leads()) out_data[r * out_row] = T::round(row.a);
   } else {
     write<Op, T, Op::keeps>(hold, Window<T>(out, span), row);
   }
@@ -694,7 +745,7 @@ __global__ void __launch_bounds__(128) warp_per_row(ARGUMENTS) {
   Registers<T, Group, Op::inputs, K> hold;
   Index r = (Index)blockIdx.x * (128 / Lanes) + threadIdx.x / Lanes;
   bool there = r < rows;  // lanes beyond the last row still take part in the shuffles
-  whole_row<Op, T, Group>(hold, there ? r : 0, there, PASS);
+  on_chip<Op, T, Group>(hold, Span<T>::row({a_data, a_row, a_step}, there ? r : 0, there ? n : 0), there, PASS);
 }
 
 // A block holds a row: K vectors a thread in registers, or in dynamic shared memory when K is 0.
@@ -702,14 +753,27 @@ template <template <class> class Operator, class T, int Threads, int K, int Bloc
 __global__ void __launch_bounds__(Threads, Blocks) block_per_row(ARGUMENTS) {
   typedef Operator<T> Op;
   typedef BlockGroup<Threads> Group;
+  const Span<T> span = Span<T>::row({a_data, a_row, a_step}, blockIdx.x, n);
   if constexpr (K > 0) {
     Registers<T, Group, Op::inputs, K> hold;
-    whole_row<Op, T, Group>(hold, blockIdx.x, true, PASS);
+    on_chip<Op, T, Group>(hold, span, true, PASS);
   } else {
     Shared<T, Group, Op::inputs> hold;
-    whole_row<Op, T, Group>(hold, blockIdx.x, true, PASS);
+    on_chip<Op, T, Group>(hold, span, true, PASS);
   }
 }
+
+// `Blocks` blocks of a cluster share a row, each holding `chunks` vectors of it in dynamic shared memory.
+#ifdef CLUSTERS
+template <template <class> class Operator, class T, int Threads, int Blocks>
+__global__ void __cluster_dims__(Blocks, 1, 1) __launch_bounds__(Threads) cluster_per_row(ARGUMENTS) {
+  typedef Operator<T> Op;
+  typedef ClusterGroup<Threads, Blocks> Group;
+  Shared<T, Group, Op::inputs> hold;
+  on_chip<Op, T, Group>(hold, Span<T>::chunk({a_data, a_row, a_step}, blockIdx.x / Blocks, n, cluster_rank(), chunks), true, PASS);
+  cluster_sync();  // a block's shared memory must outlast its neighbours' reading
+}
+#endif
 
 // The online scheme in three kernels. `work` holds 4 floats a chunk (maximum, sum, its error), then 8 floats a row.
 template <template <class> class Operator, class T, int Threads, int K>
