@@ -110,8 +110,11 @@ def test_any_layout_is_within_the_bound(case: Case) -> None:
                 result = arranged(np.full(output.shape(shape), np.nan, dtype_named(dtype)))
                 case.implementation.bind(inputs, (result,), pass_=case.pass_, isa=case.isa)()
                 verdict = check.judge(case.implementation, case.pass_, given, [result], dtype, [])
-                assert verdict["status"] == "ok" or not case.implementation.vouched, (layout, verdict["reason"])
-                assert verdict["status"] != "wrong" or layout == "contiguous", (layout, verdict["reason"])
+                if layout == "contiguous":
+                    plainly = verdict["status"]
+                assert verdict["status"] in (("ok",) if case.implementation.vouched else (plainly, "ok", "inaccurate")), (
+                    f"{dtype} {name} {layout}: {verdict['reason']}"
+                )
 
 
 @forward
@@ -133,7 +136,7 @@ def test_leading_axes_are_rows(case: Case) -> None:
 def test_the_largest_input_keeps_the_largest_output(case: Case) -> None:
     if case.implementation.operator.name == "logsumexp":
         return
-    for name in ("normal", "normal-100", "offset-1e6", "ramp-200", "masked-random"):
+    for name in ("normal", "normal-100", "offset-1e6", "ramp-200", *(["masked-random"] if case.implementation.vouched else [])):
         (x,) = case.inputs(name)
         y = case.run(x)
         best = np.take_along_axis(y, x.argmax(-1)[:, None], -1)
@@ -157,6 +160,41 @@ def test_a_shift_that_is_exact_moves_nothing_but_logsumexp(case: Case) -> None:
         before, after = case.run(x), case.run(x + np.float32(shift))
         moved = shift if case.implementation.operator.name == "logsumexp" else 0
         np.testing.assert_allclose(after, before + np.float32(moved), rtol=2e-5, atol=1e-6)
+
+
+PUBLISHED = load("softmax")["simd/two-pass-as-published"]
+
+
+@pytest.mark.skipif(PUBLISHED.unavailable("cpu") is not None, reason=str(PUBLISHED.unavailable("cpu")))
+@pytest.mark.parametrize("isa", check.isas_of(PUBLISHED, "cpu"), ids=str)
+class TestThePublishedTwoPass:
+    """Its defects show in the records, and ours has none of them on the same input."""
+
+    def found(self, name: str, rows: int, n: int, isa: str) -> Any:
+        axes = {"rows": rows, "n": n}
+        for variant in ("auto", "two-pass", "two-pass-stream"):
+            ours = check.check(load("softmax")[f"simd/{variant}"], "forward", axes, "float32", isa=isa, stress=name)
+            assert ours["status"] == "ok", ours["reason"]
+        return check.check(PUBLISHED, "forward", axes, "float32", isa=isa, stress=name)
+
+    @pytest.mark.parametrize("name", ["masked-one", "masked-leading", "masked-trailing"])
+    def test_masked_logits_give_nan_with_avx2(self, name: str, isa: str) -> None:
+        assert (self.found(name, 4, 1000, isa)["ulp"]["max"] is None) == (isa == "avx2")
+
+    def test_its_exponent_overflows(self, isa: str) -> None:
+        assert self.found("at-3e38", 4, 1000, isa)["ulp"]["max"] is None
+
+    def test_its_exponent_is_inexact_beyond_a_limit(self, isa: str) -> None:
+        assert self.found("offset-1e6", 4, 1000, isa)["ulp"]["max"] < 100
+        assert self.found("offset-2e7", 4, 1000, isa)["ulp"]["max"] > 1000
+        assert self.found("offset-1e8", 4, 1000, isa)["status"] == "wrong"
+
+    def test_its_lane_sums_drift(self, isa: str) -> None:
+        """Equal values of 4/3 are rounded down in every second binade of a lane's sum, long before it stands still at 2^24."""
+        drift = [self.found("equal", 1, 1 << power, isa)["ulp"]["max"] for power in (16, 18, 20)]
+        assert drift[0] > 50
+        assert drift[1] > 3 * drift[0]
+        assert drift[2] > 3 * drift[1]
 
 
 def rounders() -> dict[str, Callable[[np.ndarray, np.dtype], np.ndarray]]:

@@ -39,8 +39,8 @@ def _spread(spread: float) -> Maker:
     return lambda rng, rows, n, info: _normal(rng, rows, n, spread)
 
 
-def _offset(offset: float) -> Maker:
-    return lambda rng, rows, n, info: _normal(rng, rows, n, offset=offset)
+def _offset(offset: float, spread: float = 1.0) -> Maker:
+    return lambda rng, rows, n, info: _normal(rng, rows, n, spread, offset)
 
 
 def _uniform(limit: float) -> Maker:
@@ -156,7 +156,9 @@ CATALOGUE: dict[str, Maker] = {
     "offset-minus-1e6": _offset(-1e6),
     "offset-1e7": _offset(1e7),
     "offset-minus-1e7": _offset(-1e7),
-    "at-2e7": _opposed(2e7),
+    # Past 2^24 log 2 = 1.16e7 an exponent is no longer exact as a float32 number.
+    "offset-2e7": _offset(2e7, spread=10),
+    "offset-1e8": _offset(1e8, spread=100),
     "at-3e38": _opposed(3e38),
     "alternating-huge": _alternating,
     "largest": _opposed(None),
