@@ -36,11 +36,11 @@ def at_import_time(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
             yield from at_import_time(node)
 
 
-def imported(node: ast.AST) -> set[str]:
+def imported(node: ast.Import | ast.ImportFrom) -> set[str]:
     """Absolute names that an import statement names; none for a relative import."""
     if isinstance(node, ast.Import):
         return {alias.name for alias in node.names}
-    return {node.module or ""} if isinstance(node, ast.ImportFrom) and node.level == 0 else set()
+    return {node.module or ""} if node.level == 0 else set()
 
 
 def test_only_numpy_and_the_standard_library_at_import_time(root: Path) -> None:
@@ -61,6 +61,7 @@ def test_modules_import_each_other_relatively(root: Path) -> None:
         f"{path.relative_to(root)}:{node.lineno} imports {name}"
         for path in modules(root)
         for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
         for name in imported(node)
         if name.startswith(("ulproof.benchmarks", "benchmarks", "impls", "reports"))
     ]
