@@ -28,7 +28,7 @@ BEHIND = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}  # of text that l
 ORDER = {"roofline": ("hot", "graph", "cold"), "throughput": ("hot", "graph", "cold"), "latency": ("cold", "hot", "graph")}
 LEVELS = ("L1", "L2", "L3", "DRAM")
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.0,
     "axes.edgecolor": MUTED,
@@ -315,11 +315,12 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
     for level, rate in sorted(memory.items(), key=lambda item: item[1]):
         left, right = max(low_x, bottom / rate), min(high_x, compute / rate)
         axes.plot([left, right], [rate * left, rate * right], color=MUTED, linewidth=1.1, zorder=1)
-        along = along * (high_x / low_x) ** 0.2 if rate < 1.35 * below else 1.06
+        near = below > 0 and math.log(rate / below) < 14 * math.log(top / bottom) / box.height
+        along = along * (high_x / low_x) ** 0.2 if near else 1.06
         below = rate
         start = left * along
         text = f"{level} {units.rate(rate, 'B/s')}"
-        slanted = {"rotation": angle, "rotation_mode": "anchor"}
+        slanted: dict[str, Any] = {"rotation": angle, "rotation_mode": "anchor"}
         axes.text(start, start * rate * 1.05, text, color=MUTED, va="bottom", fontsize=8, **slanted)
     for height, label in flat:
         slowest = max(memory.values(), default=height / low_x)

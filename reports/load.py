@@ -11,13 +11,19 @@ import pandas as pd
 
 from . import drivers
 
-TEXT = ("run", "source", "kind", "status", "reason", "operator", "implementation", "backend", "variant", "target", "isa")
-TEXT += ("dtype", "pass", "cache", "stress", "commit", "group", "roof.binds", "roof.level", "ulp.worst_input")
-TEXT += ("ceiling", "level", "unit", "seconds.stopped")
-NUMBERS = ("threads", "seed", "bytes", "moved_bytes", "flops", "exps", "roof.seconds", "noise", "rate")
-NUMBERS += ("seconds.median", "seconds.low", "seconds.high", "seconds.samples")
-NUMBERS += ("seconds_as_called.median", "seconds_as_called.low", "seconds_as_called.high")
-NUMBERS += ("ulp.max", "ulp.p999", "ulp.mean", "peak_bytes", "compile_seconds", "registers", "shared_bytes", "spills")
+# fmt: off
+TEXT = (
+    "run", "source", "kind", "status", "reason", "operator", "implementation", "backend", "variant", "target", "isa", "dtype",
+    "pass", "cache", "stress", "commit", "group", "roof.binds", "roof.level", "ulp.worst_input", "ceiling", "level", "unit",
+    "seconds.stopped",
+)
+NUMBERS = (
+    "threads", "seed", "bytes", "moved_bytes", "flops", "exps", "roof.seconds", "noise", "rate", "peak_bytes",
+    "compile_seconds", "registers", "shared_bytes", "spills", "seconds.median", "seconds.low", "seconds.high",
+    "seconds.samples", "seconds_as_called.median", "seconds_as_called.low", "seconds_as_called.high",
+    "ulp.max", "ulp.p999", "ulp.mean",
+)
+# fmt: on
 
 Paths = Iterable[str | os.PathLike[str]]
 

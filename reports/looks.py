@@ -36,7 +36,8 @@ class Look:
     marker: str = "o"
 
 
-# Implementations that share a chart stand apart; a variant with streaming stores has its twin's colour, dashed.
+# Implementations that share a chart stand apart; a variant with streaming stores has its
+# twin's colour, dashed, and the published form dotted.
 KNOWN: Mapping[str, Look] = {
     "peer/torch-eager": Look(0),
     "simd/two-pass": Look(1),
@@ -45,10 +46,14 @@ KNOWN: Mapping[str, Look] = {
     "simd/three-pass-recompute": Look(4, marker="^"),
     "numpy/three-pass": Look(5, marker="X"),
     "simd/two-pass-as-published": Look(6, marker="v"),
-    "peer/torch-compile": Look(7, marker="P"),
+    "simd/online": Look(7, marker="P"),
     "simd/two-pass-stream": Look(1, DASHED),
     "simd/three-pass-reload-stream": Look(3, DASHED, "s"),
     "simd/three-pass-recompute-stream": Look(4, DASHED, "^"),
+    "simd/online-stream": Look(7, DASHED, "P"),
+    "simd/three-pass-reload-as-published": Look(3, DOTTED, "s"),
+    "simd/three-pass-recompute-as-published": Look(4, DOTTED, "^"),
+    "peer/torch-compile": Look(0, DASHED, "P"),
 }
 _TAKEN = {(look.colour, look.dash) for look in KNOWN.values()}
 _SPARE = tuple(

@@ -13,7 +13,7 @@ TIMED = ("ok", "inaccurate")
 ISAS = ("avx512", "avx2", "neon")  # widest first
 LINES = 6  # at most, in one chart
 # Where the second overtakes the first as rows grow is what the paper is about.
-RIVALS = (("simd/three-pass-reload", "simd/two-pass"), ("simd/three-pass-reload-stream", "simd/two-pass-stream"))
+RIVALS = tuple((f"simd/three-pass-reload{kind}", f"simd/two-pass{kind}") for kind in ("", "-stream", "-as-published"))
 
 
 def axes_of(frame: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,7 +30,7 @@ def _some(value: Any) -> Any:
     return None if value is None or value != value else value
 
 
-def shape(row: Mapping[Hashable, Any], axes: Sequence[str]) -> str:
+def shape(row: Mapping[Any, Any], axes: Sequence[str]) -> str:
     """The extents of a workload's axes: 4,096 × 1,024."""
     return " × ".join(units.length(row[name]) for name in axes if _some(row[name]) is not None)
 
@@ -51,15 +51,15 @@ class Accuracy:
             for key in ((operator, implementation, dtype, pass_, isa), (operator, implementation, dtype, pass_)):
                 self.errors.setdefault(key, []).append((error, stress or ""))
 
-    def _of(self, row: Mapping[Hashable, Any]) -> list[tuple[float, str]]:
+    def _of(self, row: Mapping[Any, Any]) -> list[tuple[float, str]]:
         key = tuple(_some(row[name]) for name in ("operator", "implementation", "dtype", "pass"))
         return self.errors.get((*key, _some(row["isa"]))) or self.errors.get(key) or []
 
-    def worst(self, row: Mapping[Hashable, Any]) -> tuple[float | None, str]:
+    def worst(self, row: Mapping[Any, Any]) -> tuple[float | None, str]:
         """The largest error over all stress inputs, and the input that gives it; without accuracy records, the row's own."""
         return max(self._of(row), default=(_some(row["ulp.max"]), row["ulp.worst_input"] or ""))
 
-    def ordinary(self, row: Mapping[Hashable, Any]) -> float | None:
+    def ordinary(self, row: Mapping[Any, Any]) -> float | None:
         """The error on the ``normal`` input; without accuracy records, the row's own."""
         errors = self._of(row)
         return max((error for error, stress in errors if stress == "normal"), default=None) if errors else _some(row["ulp.max"])
@@ -75,10 +75,10 @@ class Baseline:
         for row in rows[rows["implementation"] == BASELINE].to_dict("records"):
             self.times.setdefault(self._key(row), {})[_some(row["isa"])] = row["seconds.median"]
 
-    def _key(self, row: Mapping[Hashable, Any]) -> tuple[Any, ...]:
+    def _key(self, row: Mapping[Any, Any]) -> tuple[Any, ...]:
         return tuple(_some(row[name]) for name in self.keys)
 
-    def ratio(self, row: Mapping[Hashable, Any]) -> float | None:
+    def ratio(self, row: Mapping[Any, Any]) -> float | None:
         """How many times faster than torch eager; ``None`` when that was not measured."""
         times = self.times.get(self._key(row), {})
         time = times.get(_some(row["isa"]), times.get(None))
@@ -176,7 +176,7 @@ def problems(frame: pd.DataFrame) -> list[Row]:
         shapes = (shape(row, axes_of(frame)) for row in part.to_dict("records"))
         where = list(dict.fromkeys(part["stress"].dropna())) or list(dict.fromkeys(shapes))
         reasons = list(dict.fromkeys(part["reason"].dropna()))
-        rows.append({**named, "count": len(part), "where": _listed(where, ", "), "reason": _listed(reasons, "; ", 3)})
+        rows.append({**named, "count": len(part), "where": _listed(where, ", "), "reason": _listed(reasons, "; ", 1)})
     return sorted(rows, key=lambda row: (STATUSES.index(row["status"]), row["backend"] == "peer"))
 
 
@@ -243,9 +243,9 @@ def stability(frame: pd.DataFrame) -> list[Row]:
     ]
     worst: dict[tuple[Any, ...], Row] = {}
     for row in rows.to_dict("records"):
-        key = (row["implementation"], row["where"], row["pass"], row["dtype"])
-        if key not in worst or _severity(row) > _severity(worst[key]):
-            worst[key] = row
+        whole = (row["implementation"], row["where"], row["pass"], row["dtype"])
+        if whole not in worst or _severity(row) > _severity(worst[whole]):
+            worst[whole] = row
     every = sorted({key[:2] for key in worst}, key=lambda key: _column_order(*key))
     summary = [
         {
@@ -267,12 +267,12 @@ def stability(frame: pd.DataFrame) -> list[Row]:
     ]
 
 
-def _severity(row: Mapping[Hashable, Any]) -> tuple[int, float]:
+def _severity(row: Mapping[Any, Any]) -> tuple[int, float]:
     error = _some(row["ulp.max"])
     return (1 if error is None else 0, 0.0 if error is None else float(error))
 
 
-def _cell(row: Mapping[Hashable, Any] | None, stress: bool = False) -> Row:
+def _cell(row: Mapping[Any, Any] | None, stress: bool = False) -> Row:
     if row is None:
         return {"text": "", "grade": "", "wrong": False, "title": ""}
     error = _some(row["ulp.max"])
@@ -524,7 +524,9 @@ def _side_by_side(frame: pd.DataFrame, part: pd.DataFrame, axes: Sequence[str]) 
 def _packed(values: list[Any], form: str, size: Mapping[str, Sequence[float]] | None) -> Row | list[float | None]:
     if form == "text":
         texts = ["" if _some(value) is None else str(value) for value in values]
-        words = sorted(set(texts), key=(lambda text: size[text]) if size else str.casefold)
+        words = sorted(set(texts), key=str.casefold)
+        if size:
+            words.sort(key=lambda text: tuple(size[text]))
         place = {word: index for index, word in enumerate(words)}
         return {"words": words, "codes": [place[text] for text in texts]}
     return [None if _some(value) is None else -1 if math.isinf(value) else _short(value) for value in values]

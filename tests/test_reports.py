@@ -336,10 +336,10 @@ def test_asv_results_become_records(tmp_path: Path) -> None:
 
 
 def test_pytest_benchmark_results_become_records(tmp_path: Path) -> None:
-    extra = {"implementation": "softmax:simd/auto", "target": "cpu", "dtype": "float32", "pass": "forward"}
+    extra: dict[str, Any] = {"implementation": "softmax:simd/auto", "target": "cpu", "dtype": "float32", "pass": "forward"}
     extra |= {"axes": {"rows": 1, "n": 1024}, "max_ulp": 1.5, "bytes": 8192}
     params = {"implementation": "softmax:simd/auto", "target": "cpu", "shape": "1x1024", "dtype": "float32", "pass_": "forward"}
-    benchmark = {"name": "test_latency[x]", "group": "softmax", "params": params, "extra_info": extra}
+    benchmark: dict[str, Any] = {"name": "test_latency[x]", "group": "softmax", "params": params, "extra_info": extra}
     benchmark["stats"] = {"median": 3e-7, "rounds": 20}
     path = tmp_path / "0001_x.json"
     path.write_text(json.dumps({"machine_info": {"system": "Linux"}, "commit_info": {"id": "feed"}, "benchmarks": [benchmark]}))
