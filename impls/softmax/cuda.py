@@ -30,14 +30,14 @@ SCRATCH = 1 << 10  # what block_per_row's reductions need of it, and to spare
 
 # (lanes, vectors a lane) of warp_per_row; a misaligned row of 1024 float32 spans 257 vectors, one of 1024 halves 129
 WARP = {4: ((8, 1), (32, 1), (32, 2), (32, 4), (32, 8), (32, 9)), 2: ((8, 1), (32, 1), (32, 2), (32, 4), (32, 5))}
-# (threads, vectors a thread, blocks a multiprocessor must take) of block_per_row by inputs, then those in shared memory
+# (threads, vectors a thread, blocks a multiprocessor must take) of block_per_row by pass, then those in shared memory
 BLOCK = {
-    1: ((128, 2, 8), (128, 4, 8), (128, 8, 5), (256, 8, 2)),
-    2: ((128, 2, 8), (128, 4, 6), (256, 4, 3)),
+    "forward": ((128, 2, 8), (128, 4, 8), (128, 8, 5), (256, 8, 2)),
+    "backward": ((128, 2, 8), (128, 4, 6), (256, 4, 3)),
 }
 IN_SHARED = ((512, 0, 2), (1024, 0, 1))
 CLUSTER = (512, (2, 4, 8))  # threads of cluster_per_row, and blocks: the fewest that leave room for another cluster, or 8
-ONLINE = {1: (256, 8), 2: (256, 4)}  # threads, vectors a thread
+ONLINE = {"forward": (256, 8), "backward": (256, 4)}  # threads, vectors a thread
 
 
 @cache
@@ -132,7 +132,7 @@ def plan(implementation: Implementation, pass_: str, axes: Axes, dtype: str, hea
         group, each = next((group, each) for group, each in WARP[ITEMSIZE[dtype]] if group * each >= vectors)
         return (Launch(f"warp_per_row<{name}, {TYPES[dtype]}, {group}, {each}>", -(-rows * group // 128), 128),)
     if implementation.variant == "block-per-row":
-        for threads, each, blocks in BLOCK[inputs]:
+        for threads, each, blocks in BLOCK[pass_]:
             if threads * each >= vectors:
                 return (Launch(f"block_per_row<{name}, {TYPES[dtype]}, {threads}, {each}, {blocks}>", rows, threads),)
         shared, most = 16 * inputs * vectors, SHARED_LIMIT.get(arch, MOST_SHARED) - SCRATCH
@@ -152,13 +152,13 @@ def plan(implementation: Implementation, pass_: str, axes: Axes, dtype: str, hea
     grid = rows * _chunks(implementation, pass_, n, dtype)
     grids = {"partials": grid, "combine": rows, "write_rows": grid}
     return tuple(
-        Launch(kernel, grids[kernel.partition("<")[0]], ONLINE[inputs][0]) for kernel in _online(implementation, pass_, dtype)
+        Launch(kernel, grids[kernel.partition("<")[0]], ONLINE[pass_][0]) for kernel in _online(implementation, pass_, dtype)
     )
 
 
 def every(implementation: Implementation, pass_: str, dtype: str, arch: str) -> tuple[Launch, ...]:
     """Every kernel that a plan may name, each once, on a grid of one block."""
-    name, inputs = _operator(implementation, pass_), _inputs(implementation, pass_)
+    name = _operator(implementation, pass_)
     if implementation.variant == "warp-per-row":
         return tuple(
             Launch(f"warp_per_row<{name}, {TYPES[dtype]}, {group}, {each}>", 1, 128) for group, each in WARP[ITEMSIZE[dtype]]
@@ -166,13 +166,13 @@ def every(implementation: Implementation, pass_: str, dtype: str, arch: str) -> 
     if implementation.variant == "block-per-row":
         return tuple(
             Launch(f"block_per_row<{name}, {TYPES[dtype]}, {threads}, {each}, {blocks}>", 1, threads)
-            for threads, each, blocks in (*BLOCK[inputs], *IN_SHARED)
+            for threads, each, blocks in (*BLOCK[pass_], *IN_SHARED)
         )
     if implementation.variant == "cluster-per-row":
         threads, sizes = CLUSTER
         kernels = [(f"cluster_per_row<{name}, {TYPES[dtype]}, {threads}, {blocks}>", blocks) for blocks in sizes]
         return tuple(Launch(kernel, 1, threads, 0, blocks) for kernel, blocks in kernels) if _clusters(arch) else ()
-    return tuple(Launch(kernel, 1, ONLINE[inputs][0]) for kernel in _online(implementation, pass_, dtype))
+    return tuple(Launch(kernel, 1, ONLINE[pass_][0]) for kernel in _online(implementation, pass_, dtype))
 
 
 def _clusters(arch: str) -> bool:
@@ -197,7 +197,7 @@ def _inputs(implementation: Implementation, pass_: str) -> int:
 
 def _online(implementation: Implementation, pass_: str, dtype: str) -> list[str]:
     name = f"{_operator(implementation, pass_)}, {TYPES[dtype]}"
-    threads, each = ONLINE[_inputs(implementation, pass_)]
+    threads, each = ONLINE[pass_]
     scalar = implementation.operator.name == "logsumexp"
     reduces = [] if scalar and pass_ == "backward" else [f"partials<{name}, {threads}, {each}>", f"combine<{name}, {threads}>"]
     return reduces + ([] if scalar and pass_ == "forward" else [f"write_rows<{name}, {threads}, {each}>"])
@@ -210,7 +210,7 @@ def _chunks(implementation: Implementation, pass_: str, n: int, dtype: str) -> i
         return -(-(n + lanes - 1) // (lanes * _cluster(implementation, pass_, n, dtype)))
     if implementation.variant != "online":
         return 0
-    threads, each = ONLINE[_inputs(implementation, pass_)]
+    threads, each = ONLINE[pass_]
     return -(-(n + lanes - 1) // (threads * each * lanes))
 
 
