@@ -15,7 +15,7 @@ import pytest
 
 import ulproof.impls
 from ulproof.benchmarks import presets, run, supervise
-from ulproof.benchmarks.measure import caches, environment
+from ulproof.benchmarks.measure import caches, ceilings, environment
 from ulproof.benchmarks.measure.ceilings import Ceilings
 from ulproof.benchmarks.presets import Job, Machine, plan, spend
 from ulproof.benchmarks.record import key, read
@@ -80,7 +80,7 @@ def bind(implementation, pass_, inputs, outputs, *, target, isa, threads, params
         time.sleep(1000) if timed else steady()
 
     def greedy():
-        held = [np.ones(1 << 22) for _ in range(40 if timed else 0)]  # 1.3 GB
+        held = [np.ones(1 << 22) for _ in range(100 if timed else 0)]  # 3 GB
         time.sleep(1000 if timed else 0)
         steady()
 
@@ -149,7 +149,8 @@ def test_whatever_breaks_costs_its_own_rows_and_nothing_else(
     monkeypatch.setattr(
         presets, "workloads", lambda operator, preset, filters: [({"rows": 2, "n": 1000}, "float32", "forward")]
     )
-    monkeypatch.setattr(supervise, "SHARE", (600 << 20) / environment.memory()["available"])
+    limit = (200 << 20) + 4 * caches.last()
+    monkeypatch.setattr(supervise, "SHARE", limit / environment.memory()["available"])
     folder = run.new(tmp_path / "run", options())
     counts = run.Runner(folder, options()).run()
     rows = rows_of(tmp_path / "run")
@@ -396,7 +397,9 @@ def test_filters_narrow_a_plan() -> None:
     wanted = {"backend": ("simd",), "isa": ("avx2",), "threads": ("2",), "dtype": ("float32",), "pass": ("forward",)}
     jobs = plan(["softmax"], (), "quick", wanted, HERE)["softmax"]
     assert jobs
-    assert {side for job in jobs for side in job.sides} == {("simd/auto", "avx2")}
+    sides = {side for job in jobs for side in job.sides}
+    assert ("simd/auto", "avx2") in sides
+    assert {(name.partition("/")[0], isa) for name, isa in sides} == {("simd", "avx2")}
     assert {(job.threads, job.isa, job.dtype, job.pass_) for job in jobs} == {(2, "avx2", "float32", "forward")}
 
 
@@ -477,3 +480,34 @@ def test_faster_than_the_roof_is_suspect(reason: str | None, status: str) -> Non
         row = runner._finished(job, {"side": "simd/auto", "seconds": measured}, 0.001)
         assert row["status"] == expected
     assert runner._finished(job, {"side": "simd/auto", "seconds": {**measured, "high": 0.9e-6}}, 0.2)["status"] == "ok"
+
+
+def test_ceilings_are_measured_for_every_level_and_isa() -> None:
+    runner = run.Runner(run.Unsaved(), run.Options(filters={"isa": tuple(run.environment.cpu()["isas"][:1])}))
+    try:
+        runner.measure_ceilings(["cpu"], [1])
+        runner.measure_ceilings(["cpu"], [1])  # once is enough
+    finally:
+        runner.close()
+    rows = runner.folder.records
+    assert {row["status"] for row in rows} == {"ok"}
+    assert len({key(row) for row in rows}) == len(rows)
+    levels = {*caches.sizes(), "DRAM"}
+    assert {(row["ceiling"], row["level"]) for row in rows} >= {(name, level) for name in ("read", "copy") for level in levels}
+    assert {row["ceiling"] for row in rows} >= {"exp"}
+    for row in rows:
+        assert row["rate"] > 0
+        assert row["unit"] in ("bytes/s", "flop/s", "exp/s")
+
+
+def test_without_native_kernels_ceilings_come_from_numpy_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "native", lambda: None)
+    monkeypatch.setattr(caches, "sizes", lambda: {"L1": 16 << 10, "L2": 64 << 10})
+    rows = list(ceilings.measure("cpu", seconds=0.01))
+    assert {(row["ceiling"], row["level"]) for row in rows} == {
+        *((name, level) for name in ("read", "copy") for level in ("L1", "L2", "DRAM")),
+        ("exp", None),
+    }
+    assert {row["reason"] for row in rows} == {ceilings.FALLBACK}
+    assert not Ceilings(rows).trusted("cpu")
+    assert list(ceilings.measure("cpu", threads=2, seconds=0.01)) == []
