@@ -4,7 +4,7 @@
 //   log_softmax  dx = dy - exp(y) sum dy       reads dy twice and y once
 //   logsumexp    dx = exp(x - lse) dlse        reads x once
 //
-// Sums are in double. A factor of an exponential is folded into it, in double, where it costs no rounding: see Exponential.
+// Sums are in double, and so are the factors of exponentials.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "softmax/simd_backward.cpp"
 #include <hwy/foreach_target.h>
@@ -94,12 +94,67 @@ class Centred {
   VF high_, rest_;
 };
 
-// factor * e^(x - shift) for a finite factor of either sign. Good for x up to Limit(), where the result is 2^98; Top() is the
-// largest x seen.
-class SignedExponential {
+// sum y dy of a row in registers
+template <size_t kCount>
+HWY_INLINE double DotOf(const VF (&y)[kCount], const VF (&dy)[kCount]) {
+  const HalfF32 half;
+  VD low = hn::Zero(f64), high = low;
+  for (size_t k = 0; k < kCount; ++k) {
+    low = hn::MulAdd(hn::PromoteTo(f64, hn::LowerHalf(y[k])), hn::PromoteTo(f64, hn::LowerHalf(dy[k])), low);
+    high = hn::MulAdd(hn::PromoteTo(f64, hn::UpperHalf(half, y[k])), hn::PromoteTo(f64, hn::UpperHalf(half, dy[k])), high);
+  }
+  return hn::GetLane(hn::SumOfLanes(f64, hn::Add(low, high)));
+}
+
+struct ShortSoftmax {
+  static constexpr bool kAny = true;
+  template <size_t kCount, class T>
+  HWY_INLINE bool Row(const T* const* inputs, T* dx, size_t n) const {
+    VF y[kCount], dy[kCount];
+    LoadRow(inputs[0], n, 0.0f, y);
+    LoadRow(inputs[1], n, 0.0f, dy);
+    const Centred centred{TwoFloats(DotOf(y, dy))};
+    for (size_t k = 0; k < kCount; ++k) y[k] = centred(y[k], dy[k]);
+    StoreRow(y, dx, n);
+    return true;
+  }
+};
+
+// factor * e^x for a factor of either sign and ordinary size, or 0, and x up to kLimit; exactly 0 for -inf. The exponential
+// is the same for all rows, and the factor, in two floats, multiplies its two parts. Top() is the largest x seen.
+class Factored {
+ public:
+  static constexpr float kFill = 0.0f;  // not -inf: products that underflow are slow
+  static constexpr double kBias = 0x1p50;  // so that the exponential's floor, 2^-125, ends as 0
+  static constexpr double kLimit = 50.0;   // e^kLimit is below 2^126 / kBias
+  static SumExponential Shared() { return SumExponential(Reference{}, kBias); }
+  static bool Takes(double factor) { return factor == 0.0 || (std::fabs(factor) > 0x1p-50 && std::fabs(factor) < 0x1p24); }
+
+  HWY_INLINE Factored(const SumExponential& shared, double factor) : exponential_(shared), top_(hn::Set(f32, -kInfinity)) {
+    const TwoFloats scaled(factor / (kBias * SumExponential::kFactor));
+    high_ = hn::Set(f32, scaled.high);
+    low_ = hn::Set(f32, scaled.low);
+  }
+  HWY_INLINE VF operator()(VF x) {
+    top_ = hn::Max(x, top_);
+    const auto parts = exponential_(x);
+    return hn::MulAdd(parts.root, high_, hn::MulAdd(parts.rest, high_, hn::Mul(parts.root, low_)));
+  }
+  double Top() const { return hn::GetLane(hn::MaxOfLanes(f32, top_)); }
+  double Limit() const { return kLimit; }
+  HWY_INLINE bool Within() const { return hn::AllFalse(f32, hn::Gt(top_, hn::Set(f32, float(kLimit)))); }
+
+ private:
+  SumExponential exponential_;
+  VF high_, low_, top_;
+};
+
+// factor * e^(x - shift) for any finite factor; the factor is folded into the exponential, which is this row's own. Good for x
+// up to Limit(), where the result is 2^98.
+class Folded {
  public:
   static constexpr float kFill = -kInfinity;
-  HWY_INLINE SignedExponential(float shift, double factor)
+  HWY_INLINE Folded(float shift, double factor)
       : exponential_(Reference{shift, 0.0}, NotZero(factor)),
         sign_(hn::Set(f32, std::signbit(factor) ? -0.0f : 0.0f)),
         top_(hn::Set(f32, -kInfinity)),
@@ -120,18 +175,25 @@ class SignedExponential {
   double limit_;
 };
 
-// dy - s e^y
-class LessExponential {
+// dy + term(y)
+template <class Term>
+class Plus {
  public:
-  static constexpr float kFill = SignedExponential::kFill;
-  HWY_INLINE explicit LessExponential(double s) : exponential_(0.0f, -s) {}
-  HWY_INLINE VF operator()(VF y, VF dy) { return hn::Add(dy, exponential_(y)); }
-  double Top() const { return exponential_.Top(); }
-  double Limit() const { return exponential_.Limit(); }
+  static constexpr float kFill = Term::kFill;
+  HWY_INLINE explicit Plus(const Term& term) : term_(term) {}
+  HWY_INLINE VF operator()(VF y, VF dy) { return hn::Add(dy, term_(y)); }
+  double Top() const { return term_.Top(); }
+  double Limit() const { return term_.Limit(); }
 
  private:
-  SignedExponential exponential_;
+  Term term_;
 };
+
+// MapRow; returns whether the function was good for all of the row.
+template <bool kStream, class Function, class T, class... Inputs>
+HWY_INLINE bool MapWithin(const Function& function, size_t n, size_t threads, T* y, const Inputs*... x) {
+  return MapRow<kStream>(function, n, threads, y, x...) <= function.Limit();
+}
 
 // The same in double, one element after the other: for what overflows, and for infinities and NaN.
 template <class T, class Function, class... Inputs>
@@ -139,40 +201,79 @@ HWY_NOINLINE void MapSlowly(size_t n, T* y, const Function& function, const Inpu
   for (size_t i = 0; i < n; ++i) SetScalar(float(function(double(GetScalar(x + i))...)), y + i);
 }
 
+struct ShortLogSoftmax {
+  static constexpr bool kAny = true;
+  template <size_t kCount, class T>
+  HWY_INLINE bool Row(const T* const* inputs, T* dx, size_t n) const {
+    VF y[kCount], dy[kCount];
+    LoadRow(inputs[0], n, Factored::kFill, y);
+    LoadRow(inputs[1], n, 0.0f, dy);
+    DoubleSum sum;
+    for (const VF& v : dy) sum.Add(v);
+    const double s = sum.Total();
+    if (!Factored::Takes(s)) return false;
+    Factored term(shared, -s);
+    for (size_t k = 0; k < kCount; ++k) dy[k] = hn::Add(dy[k], term(y[k]));
+    if (!term.Within()) return false;
+    StoreRow(dy, dx, n);
+    return true;
+  }
+  const SumExponential& shared;
+};
+
+// EachRow; short rows are always stored plainly.
+template <class T, size_t kVectors, bool kStream, class Row, class Short>
+void EachRowOr(const Pass& pass, const Row& row, const Short& shorts) {
+  if constexpr (kStream) {
+    EachRow<T, kVectors, true>(pass, row);
+  } else {
+    EachRow<T, kVectors, true>(pass, row, shorts);
+  }
+}
+
 template <class T, bool kStream>
 void SoftmaxRows(const Pass& pass) {
-  EachRow<T, 2, true>(pass, [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
+  const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T *y = inputs[0], *dy = inputs[1];
     const double s = SumRow(pass.n, threads, [&](size_t begin) HWY_ATTR { return Dot<T>(y + begin, dy + begin); });
     MapRow<kStream>(Centred(TwoFloats(s)), pass.n, threads, dx, y, dy);
-  });
+  };
+  EachRowOr<T, 2, kStream>(pass, row, ShortSoftmax());
 }
 
 template <class T, bool kStream>
 void LogSoftmaxRows(const Pass& pass) {
-  EachRow<T, 2, true>(pass, [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
+  const SumExponential shared = Factored::Shared();
+  const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T *y = inputs[0], *dy = inputs[1];
-    const double s = SumRow(pass.n, threads, [&](size_t begin) HWY_ATTR { return Plain<T>(dy + begin); });
-    if (std::isfinite(s)) {
-      const LessExponential function(s);
-      if (MapRow<kStream>(function, pass.n, threads, dx, y, dy) <= function.Limit()) return;
+    const size_t n = pass.n;
+    const double s = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return Plain<T>(dy + begin); });
+    if (Factored::Takes(s)) {
+      if (MapWithin<kStream>(Plus<Factored>(Factored(shared, -s)), n, threads, dx, y, dy)) return;
+    } else if (std::isfinite(s)) {
+      if (MapWithin<kStream>(Plus<Folded>(Folded(0.0f, -s)), n, threads, dx, y, dy)) return;
     }
-    MapSlowly(pass.n, dx, [s](double y, double dy) { return dy - std::exp(y) * s; }, y, dy);
-  });
+    MapSlowly(n, dx, [s](double y, double dy) { return dy - std::exp(y) * s; }, y, dy);
+  };
+  EachRowOr<T, 2, kStream>(pass, row, ShortLogSoftmax{shared});
 }
 
 template <class T, bool kStream>
 void LogSumExpRows(const Pass& pass) {
+  const SumExponential shared = Factored::Shared();
   EachRow<T, 1, true>(pass, [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T* x = inputs[0];
+    const size_t n = pass.n;
     const double lse = GetScalar(inputs[1]), dlse = GetScalar(inputs[2]);
-    if (std::isfinite(lse) && std::isfinite(dlse)) {
-      // Below 512, e^-lse is part of the factor. Beyond, x - lse is exact wherever the result is not 0 or infinite.
-      const bool near = std::fabs(lse) < 512.0;
-      const SignedExponential function(near ? 0.0f : float(lse), near ? dlse * std::exp(-lse) : dlse);
-      if (MapRow<kStream>(function, pass.n, threads, dx, x) <= function.Limit()) return;
+    // Below 512, e^-lse is part of the factor. Beyond, x - lse is exact wherever the result is not 0 or infinite.
+    const bool near = std::fabs(lse) < 512.0;
+    const double factor = near ? dlse * std::exp(-lse) : dlse;
+    if (near && Factored::Takes(factor)) {
+      if (MapWithin<kStream>(Factored(shared, factor), n, threads, dx, x)) return;
+    } else if (std::isfinite(lse) && std::isfinite(dlse)) {
+      if (MapWithin<kStream>(Folded(near ? 0.0f : float(lse), factor), n, threads, dx, x)) return;
     }
-    MapSlowly(pass.n, dx, [=](double x) { return std::exp(x - lse) * dlse; }, x);
+    MapSlowly(n, dx, [=](double x) { return std::exp(x - lse) * dlse; }, x);
   });
 }
 

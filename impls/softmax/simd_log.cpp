@@ -2,8 +2,8 @@
 // log_softmax a second sweep that subtracts it in two floats. log_softmax reads x twice and writes y once; logsumexp reads x
 // once.
 //
-// The exponentials are measured from the largest of a row's first elements (see Exponential for why that is enough); a row
-// whose sum shows that this was too low is done again from its maximum.
+// Most rows need no maximum: the sum of e^x itself is accurate over a wide range (see SumExponential) and shows when it was
+// not. Then the exponentials are measured from the largest of a row's first elements, and if that was too low from its maximum.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "softmax/simd_log.cpp"
 #include <hwy/foreach_target.h>
@@ -18,6 +18,13 @@ constexpr size_t kSample = 512;
 constexpr double kTooLarge = 0x1p100;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
+// Adds the first `count` lanes. (The others could be exponentials of -inf instead, but the products that underflow then are
+// slow.)
+HWY_INLINE void AddFirst(DoubleSum& sum, const SumExponential::Parts& parts, size_t count) {
+  const auto mask = hn::FirstN(f32, count);
+  sum.Add(hn::IfThenElseZero(mask, parts.root)), sum.Add(hn::IfThenElseZero(mask, parts.rest));
+}
+
 // Roots are added to a double sum in pairs, the small rests four at once (see SumExponential): at most one rounding of the
 // sum's terms, which the logarithm turns into half an ULP of 1.
 template <class T>
@@ -31,10 +38,9 @@ class SumOfExponentials {
     sum_.Add(hn::Add(hn::Add(a.rest, b.rest), hn::Add(c.rest, d.rest)));
   }
   HWY_INLINE void Add(size_t i, size_t count) {
-    const auto parts = exponential_(count == kLanes ? Load(x_ + i) : LoadPart(x_ + i, count, -kInfinity));
-    sum_.Add(parts.root), sum_.Add(parts.rest);
+    AddFirst(sum_, exponential_(count == kLanes ? Load(x_ + i) : LoadPart(x_ + i, count, 0.0f)), count);
   }
-  HWY_INLINE double Total() const { return sum_.Total() / SumExponential::kFactor; }
+  HWY_INLINE double Total() const { return sum_.Total() * (1.0 / SumExponential::kFactor); }
 
  private:
   SumExponential exponential_;
@@ -57,12 +63,17 @@ struct LogSum {
 };
 
 template <class T>
-HWY_NOINLINE LogSum LogSumOf(const T* x, size_t n, size_t threads) {
+HWY_INLINE double SumRowOf(const SumExponential& exponential, const T* x, size_t n, size_t threads) {
+  return SumRow(n, threads, [&](size_t begin) HWY_ATTR { return SumOfExponentials<T>(exponential, x + begin); });
+}
+
+// For rows that the exponentials of x itself don't serve.
+template <class T>
+HWY_NOINLINE LogSum LogSumFromLargest(const T* x, size_t n, size_t threads) {
   Reference reference;
   const auto sum_from = [&](double largest) HWY_ATTR {
     reference = Reference::Near(float(largest));
-    const SumExponential exponential(reference, 1.0);
-    return SumRow(n, threads, [&](size_t begin) HWY_ATTR { return SumOfExponentials<T>(exponential, x + begin); });
+    return SumRowOf(SumExponential(reference, 1.0), x, n, threads);
   };
   double sum = kNaN;
   if (const double sampled = RowMax(x, std::min(n, kSample)); std::fabs(sampled) <= kLargest) sum = sum_from(sampled);
@@ -78,6 +89,35 @@ HWY_NOINLINE LogSum LogSumOf(const T* x, size_t n, size_t threads) {
   return {high, logarithm - (high - shift)};
 }
 
+// log(v) of a positive normal number, off by less than 2^-34: a call of the library's would cost more than a short row does.
+// With m in [sqrt(1/2), sqrt(2)) and s = (m - 1) / (m + 1), log(2^k m) = k log(2) + 2 artanh(s).
+HWY_INLINE double ShortLog(double v) {
+  uint64_t bits;
+  memcpy(&bits, &v, sizeof(bits));
+  const int64_t k = int64_t(bits - 0x3FE6A09E667F3BCD) >> 52;
+  bits -= uint64_t(k) << 52;
+  double m;
+  memcpy(&m, &bits, sizeof(m));
+  const double s = (m - 1.0) / (m + 1.0), z = s * s;
+  const double series = (1.0 / 3 + z * (1.0 / 5)) + z * z * ((1.0 / 7 + z * (1.0 / 9)) + z * z * (1.0 / 11));
+  return double(k) * 0.693147180559945309417 + 2.0 * s * (1.0 + z * series);
+}
+
+// Whether the sum of e^x says that it is good: neither too large nor so small that the floor of the terms, 2^-125, shows in
+// 2^26 of them. False for NaN.
+HWY_INLINE bool Good(double sum) { return sum > 0x1p-64 && sum < kTooLarge; }
+
+// `plain` gives e^x.
+template <class T>
+HWY_INLINE LogSum LogSumOf(const SumExponential& plain, const T* x, size_t n, size_t threads) {
+  // A long row is not summed in vain.
+  if (n <= kBlock || std::fabs(RowMax(x, kSample)) < 40.0f) {
+    const double sum = SumRowOf(plain, x, n, threads);
+    if (Good(sum)) return {ShortLog(sum), 0.0};
+  }
+  return LogSumFromLargest(x, n, threads);
+}
+
 class Subtract {
  public:
   static constexpr float kFill = 0.0f;
@@ -89,20 +129,49 @@ class Subtract {
   VF high_, low_;
 };
 
+struct ShortLogSoftmax {
+  static constexpr bool kAny = true;
+  template <size_t kCount, class T>
+  HWY_INLINE bool Row(const T* const* inputs, T* y, size_t n) const {
+    VF x[kCount];
+    LoadRow(inputs[0], n, 0.0f, x);
+    DoubleSum sums;
+    for (size_t k = 0; k + 1 < kCount; ++k) {
+      const auto parts = plain(x[k]);
+      sums.Add(parts.root), sums.Add(parts.rest);
+    }
+    AddFirst(sums, plain(x[kCount - 1]), n - (kCount - 1) * kLanes);
+    const double sum = sums.Total() * (1.0 / SumExponential::kFactor);
+    if (!Good(sum)) return false;
+    const Subtract subtract(TwoFloats(ShortLog(sum)));
+    for (VF& v : x) v = subtract(v);
+    StoreRow(x, y, n);
+    return true;
+  }
+  const SumExponential& plain;
+};
+
 template <class T, bool kStream>
 void LogSoftmaxRows(const Pass& pass) {
-  EachRow<T, 1, true>(pass, [&](const T* const* inputs, T* y, size_t threads) HWY_ATTR {
+  const SumExponential plain(Reference{}, 1.0);
+  const auto row = [&](const T* const* inputs, T* y, size_t threads) HWY_ATTR {
     const T* x = inputs[0];
-    LogSum sum = LogSumOf(x, pass.n, threads);
+    LogSum sum = LogSumOf(plain, x, pass.n, threads);
     if (!(std::fabs(sum.high) <= std::numeric_limits<double>::max())) sum.high = kNaN;
     MapRow<kStream>(Subtract(TwoFloats(sum.high, sum.low)), pass.n, threads, y, x);
-  });
+  };
+  if constexpr (kStream) {
+    EachRow<T, 1, true>(pass, row);
+  } else {
+    EachRow<T, 1, true>(pass, row, ShortLogSoftmax{plain});
+  }
 }
 
 template <class T>
 void LogSumExpRows(const Pass& pass) {
+  const SumExponential plain(Reference{}, 1.0);
   EachRow<T, 1, false>(pass, [&](const T* const* inputs, T* lse, size_t threads) HWY_ATTR {
-    const LogSum sum = LogSumOf(inputs[0], pass.n, threads);
+    const LogSum sum = LogSumOf(plain, inputs[0], pass.n, threads);
     SetScalar(float(sum.high + sum.low), lse);
   });
 }

@@ -2,6 +2,8 @@
 // is cut into, and rows of any strides. Included once per instruction set, after foreach_target.h.
 #include <hwy/cache_control.h>
 
+#include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "_backends/simd-inl.h"
@@ -177,44 +179,85 @@ HWY_INLINE double MapRow(const Function& function, size_t n, size_t threads, T* 
 
 // ---- rows of any strides
 
-// Calls row(inputs, output, threads) for every row, with contiguous copies of those of the first `kVectors` inputs, and of
-// the output where kVectorOutput, that are not; the other arrays hold one element a row.
-template <class T, size_t kVectors, bool kVectorOutput, class Row>
-void EachRow(const Pass& pass, const Row& row) {
-  const auto one = [&](size_t r, size_t threads) {
-    const T* inputs[kInputs] = {};
-    std::vector<T> copies[kVectors], result;
-    for (size_t k = 0; k < kInputs && pass.inputs[k].data; ++k) {
-      const char* data = pass.inputs[k].Row(r);
-      inputs[k] = reinterpret_cast<const T*>(data);
-      if (k >= kVectors || pass.inputs[k].step == ptrdiff_t(sizeof(T)) || pass.n == 1) continue;
+// A row of up to kShort vectors stays in registers: one of so many vectors, and what fills it up.
+constexpr size_t kShort = 4;
+
+template <size_t kCount, class T>
+HWY_INLINE void LoadRow(const T* x, size_t n, float fill, VF (&v)[kCount]) {
+  for (size_t k = 0; k + 1 < kCount; ++k) v[k] = Load(x + k * kLanes);
+  const size_t last = (kCount - 1) * kLanes;
+  v[kCount - 1] = n == kCount * kLanes ? Load(x + last) : LoadPart(x + last, n - last, fill);
+}
+
+template <size_t kCount, class T>
+HWY_INLINE void StoreRow(const VF (&v)[kCount], T* y, size_t n) {
+  for (size_t k = 0; k + 1 < kCount; ++k) Store(v[k], y + k * kLanes);
+  const size_t last = (kCount - 1) * kLanes;
+  if (n == kCount * kLanes) {
+    Store(v[kCount - 1], y + last);
+  } else {
+    StorePart(v[kCount - 1], y + last, n - last);
+  }
+}
+
+struct NoShort {
+  static constexpr bool kAny = false;
+};
+
+// Calls row(inputs, output, threads) for every row, or shorts.Row<kCount>(inputs, output, n) for a short one; where that
+// returns false, row too. The first `kVectors` inputs, and the output where kVectorOutput, hold whole
+// rows, the others one element of each; where one of them is not contiguous, copies are used.
+template <class T, size_t kVectors, bool kVectorOutput, class Row, class Short = NoShort>
+void EachRow(const Pass& pass, const Row& row, const Short& shorts = {}) {
+  const auto contiguous = [&](const Strided& array) { return array.step == ptrdiff_t(sizeof(T)) || pass.n == 1; };
+  bool copy = kVectorOutput && !contiguous(pass.output);
+  for (size_t k = 0; k < kVectors; ++k) copy = copy || !contiguous(pass.inputs[k]);
+  const auto each = [&](size_t begin, size_t end, const auto& one) HWY_ATTR {
+    for (size_t r = begin; r < end; ++r) {
+      const T* inputs[kInputs];
+      for (size_t k = 0; k < kInputs; ++k) inputs[k] = reinterpret_cast<const T*>(pass.inputs[k].Row(r));
+      T* output = reinterpret_cast<T*>(pass.output.Row(r));
+      one(inputs, output);
+    }
+  };
+  const auto copied = [&](const T** inputs, T* output, size_t threads) {
+    std::vector<T> copies[kVectors], result(pass.n);
+    for (size_t k = 0; k < kVectors; ++k) {
+      const char* data = reinterpret_cast<const char*>(inputs[k]);
       copies[k].resize(pass.n);
       for (T& element : copies[k]) memcpy(&element, data, sizeof(T)), data += pass.inputs[k].step;
       inputs[k] = copies[k].data();
     }
-    char* data = pass.output.Row(r);
-    if (!kVectorOutput || pass.output.step == ptrdiff_t(sizeof(T)) || pass.n == 1) {
-      row(inputs, reinterpret_cast<T*>(data), threads);
-    } else {
-      result.resize(pass.n);
-      row(inputs, result.data(), threads);
-      for (const T& element : result) memcpy(data, &element, sizeof(T)), data += pass.output.step;
-    }
+    row(inputs, result.data(), threads);
+    char* data = reinterpret_cast<char*>(output);
+    for (size_t i = 0; i < (kVectorOutput ? pass.n : 1); ++i, data += pass.output.step) memcpy(data, &result[i], sizeof(T));
   };
-  if (pass.threads == 1) {
-    for (size_t r = 0; r < pass.rows; ++r) one(r, 1);
-  } else if (pass.rows >= 4 * pass.threads || pass.n <= 2 * kBlock) {
-    // Whole rows, some 64 Ki elements to a task.
-    const size_t most = std::max<size_t>(1, pass.rows / (4 * pass.threads));
-    const size_t chunk = std::clamp<size_t>((size_t{1} << 16) / pass.n, 1, most);
-    ThreadPool::Instance().Run(pass.threads, (pass.rows + chunk - 1) / chunk, [&](size_t task) {
-      for (size_t r = task * chunk; r < std::min(pass.rows, (task + 1) * chunk); ++r) one(r, 1);
-      hwy::FlushStream();
-    });
-  } else {
-    for (size_t r = 0; r < pass.rows; ++r) one(r, pass.threads);
-  }
-  hwy::FlushStream();
+  const auto rows = [&](size_t begin, size_t end, size_t threads) HWY_ATTR {
+    const size_t vectors = (pass.n + kLanes - 1) / kLanes;
+    const auto in_registers = [&](auto count) HWY_ATTR {
+      each(begin, end, [&](const T** inputs, T* output) HWY_ATTR {
+        if (!shorts.template Row<decltype(count)::value>(inputs, output, pass.n)) row(inputs, output, 1);
+      });
+    };
+    if (copy) {
+      each(begin, end, [&](const T** inputs, T* output) HWY_ATTR { copied(inputs, output, threads); });
+    } else if (!Short::kAny || vectors > kShort) {
+      each(begin, end, [&](const T** inputs, T* output) HWY_ATTR { row(inputs, output, threads); });
+    } else if constexpr (Short::kAny) {
+      if (vectors == 1) in_registers(std::integral_constant<size_t, 1>());
+      if (vectors == 2) in_registers(std::integral_constant<size_t, 2>());
+      if (vectors == 3) in_registers(std::integral_constant<size_t, 3>());
+      if (vectors == 4) in_registers(std::integral_constant<size_t, 4>());
+    }
+    hwy::FlushStream();
+  };
+  if (pass.threads == 1 || (pass.rows < 4 * pass.threads && pass.n > 2 * kBlock)) return rows(0, pass.rows, pass.threads);
+  // Whole rows, some 64 Ki elements to a task.
+  const size_t most = std::max<size_t>(1, pass.rows / (4 * pass.threads));
+  const size_t chunk = std::clamp<size_t>((size_t{1} << 16) / pass.n, 1, most);
+  ThreadPool::Instance().Run(pass.threads, (pass.rows + chunk - 1) / chunk, [&](size_t task) {
+    rows(task * chunk, std::min(pass.rows, (task + 1) * chunk), 1);
+  });
 }
 
 }  // namespace
