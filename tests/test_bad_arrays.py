@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -49,14 +50,14 @@ def refuses(action: Callable[[], Any], *said: str, kinds: tuple[type[Exception],
 
 def test_not_an_array(implementation: Implementation) -> None:
     for given, kind in (([1.0, 2.0], "list"), (3.0, "float"), (None, "NoneType"), ("abc", "str")):
-        refuses(lambda given=given: implementation(given), "x", kind, kinds=(TypeError,))
+        refuses(partial(implementation, given), "x", kind, kinds=(TypeError,))
 
 
 def test_a_dtype_that_it_does_not_take(implementation: Implementation) -> None:
     refused = [np.float64, np.int32, np.complex64, np.bool_, object, ml_dtypes.float8_e4m3fn]
     refused += [dtype for dtype in (np.float16, ml_dtypes.bfloat16) if np.dtype(dtype).name not in implementation.dtypes]
     for dtype in refused:
-        refuses(lambda dtype=dtype: implementation(np.zeros((ROWS, N), dtype)), "x", np.dtype(dtype).name, "float32")
+        refuses(partial(implementation, np.zeros((ROWS, N), dtype)), "x", np.dtype(dtype).name, "float32")
 
 
 def test_a_foreign_byte_order(implementation: Implementation) -> None:
@@ -69,7 +70,7 @@ def test_an_array_without_a_row(implementation: Implementation) -> None:
 
 def test_an_empty_row(implementation: Implementation) -> None:
     for shape in ((ROWS, 0), (0, 0), (0,)):
-        refuses(lambda shape=shape: implementation(np.zeros(shape, np.float32)), "x", "'n'", "empty")
+        refuses(partial(implementation, np.zeros(shape, np.float32)), "x", "'n'", "empty")
 
 
 def test_no_rows_give_an_empty_result(implementation: Implementation) -> None:
@@ -92,7 +93,7 @@ def test_an_unknown_isa(implementation: Implementation) -> None:
 
 def test_bad_thread_counts(implementation: Implementation) -> None:
     for threads in (0, -1) if implementation.threaded else (0, 2):
-        refuses(lambda threads=threads: implementation(good(), threads=threads), f"threads is {threads}")
+        refuses(partial(implementation, good(), threads=threads), f"threads is {threads}")
 
 
 def test_a_target_that_is_not_there(implementation: Implementation) -> None:
@@ -181,7 +182,7 @@ def test_backward_inputs_must_agree(implementation: Implementation) -> None:
     for position, argument in enumerate(card.inputs[1:], start=1):
         for wrong, said in ((arrays[position][:-1], "has shape"), (arrays[position].astype(np.float16), "float16")):
             given = [*arrays[:position], wrong, *arrays[position + 1 :]]
-            refuses(lambda given=given: implementation(*given, pass_="backward"), argument.name, said)
+            refuses(partial(implementation, *given, pass_="backward"), argument.name, said)
 
 
 def test_unknown_names() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ from ulproof.impls.softmax import reference
 
 ROWS, N = 6, 130
 AXES = {"rows": ROWS, "n": N}
-FORWARD = {"softmax": reference.softmax, "log_softmax": reference.log_softmax, "logsumexp": reference.logsumexp}
-BACKWARD = {
+FORWARD: dict[str, Callable[..., Any]] = {
+    "softmax": reference.softmax,
+    "log_softmax": reference.log_softmax,
+    "logsumexp": reference.logsumexp,
+}
+BACKWARD: dict[str, Callable[..., tuple[np.ndarray]]] = {
     "softmax": reference.softmax_backward,
     "log_softmax": reference.log_softmax_backward,
     "logsumexp": reference.logsumexp_backward,
@@ -137,7 +142,8 @@ class TestStress:
     def test_infinities_and_nans_are_where_the_name_says_and_nowhere_else(self, dtype: str) -> None:
         for name in stress.CATALOGUE:
             x = stress.stress(name, 4, 64, dtype).astype(np.float32)
-            odd = {"nan": np.isnan, "plus-infinity": np.isposinf}.get(name, np.isneginf)
+            tests: dict[str, Any] = {"nan": np.isnan, "plus-infinity": np.isposinf}
+            odd = tests.get(name, np.isneginf)
             if name in ("nan", "plus-infinity") or name.startswith("masked"):
                 assert odd(x).any(), name
                 assert (np.isfinite(x) | odd(x)).all(), name

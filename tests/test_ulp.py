@@ -25,8 +25,7 @@ def numbers(dtype: str) -> np.ndarray:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_spacing_is_the_distance_to_the_next_number(dtype: str) -> None:
     at = numbers(dtype)
-    width = np.uint32 if dtype == "float32" else np.uint16
-    following = (at.view(width) + width(1)).view(at.dtype).astype(np.float64)
+    following = (at.view(np.uint32 if dtype == "float32" else np.uint16) + 1).view(at.dtype).astype(np.float64)
     finite = np.isfinite(following)
     distance = (following - at.astype(np.float64))[finite]
     np.testing.assert_array_equal(spacing(at.astype(np.float64)[finite], dtype), distance)
@@ -37,9 +36,9 @@ def test_a_correctly_rounded_result_is_half_a_unit_away_and_its_neighbour_more(d
     at = numbers(dtype)[:-1].astype(np.float64)
     exact = at + rng.random(at.size) * spacing(at, dtype)
     rounded = exact.astype(np.float32).astype(dtype_named(dtype)) if dtype != "float32" else exact.astype(np.float32)
-    size = np.uint32 if dtype == "float32" else np.uint16
+    size: type = np.uint32 if dtype == "float32" else np.uint16
     assert ulp_error(rounded, exact, dtype).max() <= 0.5 + 2.0**-14
-    above = (rounded.view(size) + size(1)).view(rounded.dtype)
+    above = (rounded.view(size) + 1).view(rounded.dtype)
     error = ulp_error(above, exact, dtype)[np.isfinite(above.astype(np.float32))]
     assert error.min() >= 0.5 - 2.0**-14
     assert error.max() <= 2.5 + 2.0**-14  # 1.5, but that steps double at a power of two
