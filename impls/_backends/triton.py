@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -155,8 +156,9 @@ def check(
         if len(listed) != len(given):
             names = ", ".join(argument.name for argument in listed)
             raise TypeError(f"{implementation.operator.name} {pass_} {what} {len(listed)} array(s) ({names}), got {len(given)}")
-    if any(isinstance(array, np.ndarray) and not array.flags.writeable for array in outputs):
-        raise ValueError("an output is read-only")
+    for argument, array in zip(card.outputs, outputs, strict=True):
+        if isinstance(array, np.ndarray) and not array.flags.writeable:
+            raise ValueError(f"output {argument.name} is read-only")
     inputs = tensors(card.inputs, inputs, target)
     outputs = tensors(card.outputs, outputs, target)
     axes, io, lead = check_inputs(implementation, pass_, inputs)
@@ -259,11 +261,23 @@ def cache_folder() -> Path:
     return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ulproof"
 
 
-def compiled(step: Step, arch: str) -> dict[str, Any]:
-    """Compile a step for ``sm_80``, ``sm_90`` or ``sm_100`` without a GPU; what it needs, from cache when nothing changed.
+def specialised(step: Step) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list[list[Any]]]]:
+    """Signature, constants and attributes of a step as Triton's launcher finds them on a GPU."""
+    signature, constants, attributes = {}, dict(step.constants), {}
+    for position, (name, value) in enumerate(zip(step.kernel.arg_names, step.arguments, strict=False)):
+        if isinstance(value, int) and value == 1:
+            constants[name] = value
+        else:
+            signature[name] = POINTERS[value.dtype] if isinstance(value, Memory) else ("i32" if value < 2**31 else "i64")
+            if isinstance(value, Memory) or value % 16 == 0:
+                attributes[(position,)] = [["tt.divisibility", 16]]
+    return {name: signature.get(name, "constexpr") for name in step.kernel.arg_names}, constants, attributes
 
-    Returns kernel, arch, dtype, constants, registers (a thread), shared_bytes (a block), spills (bytes of local memory a
-    thread) and compile_seconds. Raises ``ValueError`` for an unknown architecture, ``RuntimeError`` when interpreting.
+
+def machine_code(step: Step, arch: str) -> Any:
+    """Triton's ``CompiledKernel`` of a step for ``sm_80``, ``sm_90`` or ``sm_100``; no GPU is asked.
+
+    Raises ``ValueError`` for another architecture, or one that lacks what the step needs; ``RuntimeError`` when interpreting.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
@@ -275,31 +289,29 @@ def compiled(step: Step, arch: str) -> dict[str, Any]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    source = ASTSource(step.kernel, *specialised(step))
+    return triton.compile(source, target=GPUTarget("cuda", int(arch.removeprefix("sm_")), 32), options=step.options)
+
+
+def compiled(step: Step, arch: str) -> dict[str, Any]:
+    """Compile a step for ``arch`` without a GPU; what it needs, from cache when nothing changed.
+
+    Returns kernel, arch, dtype, constants, registers (a thread), shared_bytes (a block), spills (bytes of local memory a
+    thread) and compile_seconds. Raises what ``machine_code`` raises.
+    """
+    import triton
+
     from . import triton_math
 
-    names = step.kernel.arg_names
-    signature, constants, attributes = {}, dict(step.constants), {}
-    for position, (name, value) in enumerate(zip(names, step.arguments, strict=False)):
-        if isinstance(value, int) and value == 1:  # as the launcher specialises
-            constants[name] = value
-        else:
-            signature[name] = POINTERS[value.dtype] if isinstance(value, Memory) else ("i32" if value < 2**31 else "i64")
-            if isinstance(value, Memory) or value % 16 == 0:
-                attributes[(position,)] = [["tt.divisibility", 16]]
-    signature = {name: signature.get(name, "constexpr") for name in names}
-
     sources = [inspect.getsource(sys.modules[step.kernel.fn.__module__]), inspect.getsource(triton_math)]
+    signature, constants, attributes = specialised(step)
     described = [triton.__version__, arch, step.kernel.__name__, signature, sorted(constants.items()), str(attributes)]
     digest = hashlib.sha256(json.dumps([*described, step.options, sources]).encode()).hexdigest()
     path = cache_folder() / "triton" / f"{digest}.json"
     if path.exists():
         return json.loads(path.read_text())
-
-    source = ASTSource(step.kernel, signature, constants, attributes)
-    target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     start = time.perf_counter()
-    kernel = triton.compile(source, target=target, options=step.options)
-    seconds = time.perf_counter() - start
+    kernel = machine_code(step, arch)
     found = {
         "kernel": step.kernel.__name__,
         "arch": arch,
@@ -307,7 +319,7 @@ def compiled(step: Step, arch: str) -> dict[str, Any]:
         "constants": {**step.constants, "num_warps": step.num_warps, "num_ctas": step.num_ctas},
         **usage(kernel.asm["cubin"]),
         "shared_bytes": kernel.metadata.shared,
-        "compile_seconds": seconds,
+        "compile_seconds": time.perf_counter() - start,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
@@ -318,8 +330,6 @@ def compiled(step: Step, arch: str) -> dict[str, Any]:
 
 def usage(cubin: bytes) -> dict[str, int]:
     """Registers and bytes of local memory a thread, as cuobjdump (it comes with Triton) reads them off machine code."""
-    import tempfile
-
     from triton import knobs
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -56,19 +56,24 @@ def compiled(
     Returns a dict for each kernel: kernel, arch, dtype, constants, registers, shared_bytes, spills (bytes a thread),
     compile_seconds. Raises ``ValueError`` for what the implementation or the compiler doesn't take.
     """
-    shapes = [axes] if axes else [{"rows": rows, "n": n} for rows, n in SHAPES[implementation.variant]]
+    if axes:
+        if reason := implementation.refuses(pass_, axes, dtype):
+            raise ValueError(f"{implementation.full_name}: {reason}")
+        return [backend.compiled(step, arch) for step in aligned(implementation, pass_, dtype, axes)]
     found = []
-    for shape in shapes:
-        if reason := implementation.refuses(pass_, shape, dtype):
-            if axes:
-                raise ValueError(f"{implementation.full_name}: {reason}")
-            continue
-        card = implementation.operator.passes[pass_]
-        memory = [Memory(dtype, (shape["n"], 1)[-len(argument.axes) :]) for argument in card.inputs + card.outputs]
-        steps = plan(implementation, pass_, shape, tuple(memory))
-        if axes or arch != "sm_80" or all(step.num_ctas == 1 for step in steps):
-            found += [backend.compiled(step, arch) for step in steps]
+    for rows, n in SHAPES[implementation.variant]:
+        if not implementation.refuses(pass_, {"rows": rows, "n": n}, dtype):
+            steps = aligned(implementation, pass_, dtype, {"rows": rows, "n": n})
+            if arch != "sm_80" or all(step.num_ctas == 1 for step in steps):
+                found += [backend.compiled(step, arch) for step in steps]
     return found
+
+
+def aligned(implementation: Implementation, pass_: str, dtype: str, axes: Axes) -> list[Step]:
+    """The plan for contiguous arrays that are not there, to compile."""
+    card = implementation.operator.passes[pass_]
+    memory = (Memory(dtype, (axes["n"], 1)[-len(argument.axes) :]) for argument in card.inputs + card.outputs)
+    return plan(implementation, pass_, axes, tuple(memory))
 
 
 def plan(implementation: Implementation, pass_: str, axes: Axes, memory: tuple[Memory, ...]) -> list[Step]:
@@ -171,7 +176,7 @@ def fused_backward(operator: str, rows: int, n: int, y: Memory, dy: Memory, dx: 
 def online_backward(operator: str, rows: int, n: int, y: Memory, dy: Memory, dx: Memory) -> list[Step]:
     from . import triton_kernels as kernels
 
-    block = min(4096, ceiling_power(n))
+    block = min(8192, ceiling_power(n))
     constants = {"OPERATOR": operator, "BLOCK": block}
     return [Step(kernels.online_backward, (rows,), (y, dy, dx, n, *strides(y, dy, dx)), constants, warps(block))]
 
