@@ -16,6 +16,8 @@ from .lookup import backends, load, operators
 from .presets import FILTERS, PRESETS
 
 if TYPE_CHECKING:
+    from ulproof.impls.registry import Implementation
+
     from .run import Counts, Options
 
 OK, SLOWER, WRONG, INCONCLUSIVE, NOTHING, USAGE = 0, 1, 2, 3, 4, 64
@@ -128,6 +130,13 @@ def as_json(arguments: argparse.Namespace, content: Any) -> None:
 # Commands: each takes the parsed arguments and returns an exit code.
 
 
+def fits(each: Implementation, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """Whether an implementation can do something that these filters leave."""
+    has = {"backend": {each.backend}, "dtype": {*each.dtypes}, "pass": {*each.passes}, "isa": {*each.isas}}
+    has["threads"] = {*wanted.get("threads", ())} if each.threaded else {"1"}
+    return all(values & {*wanted[name]} for name, values in has.items() if name in wanted)
+
+
 def list_(arguments: argparse.Namespace) -> int:
     from .run import unavailable
     from .tables import columns
@@ -139,14 +148,7 @@ def list_(arguments: argparse.Namespace) -> int:
         operator = operators()[name]
         shown = []
         for each in load(name).values():
-            if (full and each.full_name not in full) or each.backend not in wanted.get("backend", backends()):
-                continue
-            if not (
-                set(each.dtypes) & set(wanted.get("dtype", each.dtypes))
-                and set(each.passes) & set(wanted.get("pass", each.passes))
-            ):
-                continue
-            if wanted.get("isa") and not set(each.isas) & set(wanted["isa"]):
+            if (full and each.full_name not in full) or not fits(each, wanted):
                 continue
             places = (target(place) for place in each.targets)
             reasons = {place: unavailable(each, place) for place in places if place in wanted.get("target", [place])}
@@ -209,7 +211,10 @@ def run(arguments: argparse.Namespace) -> int:
         chosen = options(arguments)
         folder = run.new(arguments.output or Path("runs", datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")), chosen)
     runner = run.Runner(folder, chosen, progress())
-    counts = runner.run()
+    try:
+        counts = runner.run()
+    except KeyboardInterrupt:
+        raise Bad(f"stopped; `ulproof run --resume {folder.path}` measures what is missing", INTERRUPTED) from None
     as_json(arguments, folder.records)
     print(run_table(folder.records))
     if not counts.measured:
@@ -224,7 +229,9 @@ def run(arguments: argparse.Namespace) -> int:
 def nothing(records: Sequence[Mapping[str, Any]]) -> str:
     """Why a run measured nothing, in one line."""
     reasons = list(dict.fromkeys(f"{row['status']}: {row['reason']}" for row in records if row["kind"] == "time"))
-    return "nothing was measured: " + ("; ".join(reasons[:3]) or "no workload fits these filters")
+    return "nothing was measured: " + (
+        "; ".join(reasons[:3]) or "no workload fits these filters; the interpreter is for `ulproof check`"
+    )
 
 
 def summary(records: Sequence[Mapping[str, Any]], counts: Counts, run: Mapping[str, Any], folder: Path, page: Path) -> str:
@@ -254,10 +261,12 @@ def summary(records: Sequence[Mapping[str, Any]], counts: Counts, run: Mapping[s
     )
 
 
-def write_report(runs: Sequence[str | Path], path: str | Path, **others: Any) -> str:
+def write_report(
+    runs: Sequence[str | Path], path: str | Path, wanted: Mapping[str, Sequence[str]] | None = None, **others: Any
+) -> str:
     from ulproof import reports
 
-    page = reports.render(reports.load(runs, **others))
+    page = reports.render(narrowed(reports.load(runs, **others), wanted or {}))
     save(path, page)
     return page
 
@@ -306,7 +315,8 @@ def newest_run(runs: Sequence[str]) -> list[Path]:
 
 def report(arguments: argparse.Namespace) -> int:
     others = {name: given for name in ("asv", "pytest_benchmark") if (given := getattr(arguments, name))}
-    write_report([] if others and not arguments.runs else newest_run(arguments.runs), arguments.output, **others)
+    runs = [] if others and not arguments.runs else newest_run(arguments.runs)
+    write_report(runs, arguments.output, filters(arguments), **others)
     print(Path(arguments.output).resolve())
     return OK
 
@@ -405,7 +415,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ulproof: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
-        print("ulproof: stopped; `ulproof run --resume RUN` goes on with a run", file=sys.stderr)
+        print("ulproof: stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()

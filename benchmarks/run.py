@@ -160,7 +160,8 @@ class Runner:
             self.ceilings = Ceilings([*self.ceilings.records, record])
         if record["kind"] != "accuracy":
             return
-        if record["status"] in ("wrong", "inaccurate") and fails(record):
+        broke = record["status"] in ("crashed", "timeout") and load(record["operator"])[record["implementation"]].vouched
+        if broke or fails(record):
             self.counts.failing.append(record)
         for mark in marks(record):
             if record["status"] == "wrong":
@@ -439,13 +440,25 @@ class Runner:
                 self.progress.begin("measuring", total)
                 used = presets.spend(planned, options.seconds, self.measure, self.skip)
                 self.progress.end()
-                self.folder.update(finished=started_at(), plan={**self.folder.run["plan"], "used_seconds": round(used, 3)})
-            else:
-                self.folder.update(finished=started_at())
+                self.folder.update(plan={**self.folder.run["plan"], "used_seconds": round(used, 3)})
+            found = [*disturbances(self.folder.run.get("watch", {})), *self.folder.run.get("findings", [])]
+            self.folder.update(finished=started_at(), findings=found)
         finally:
             self.close()
             self.folder.close()
         return self.counts
+
+
+def disturbances(watch: Mapping[str, Mapping[str, Any]]) -> Iterator[doctor.Finding]:
+    """What doctor says of what happened while groups were measured."""
+    for name, most, what in (("others", 0.1, "other programs took"), ("steal", 0.02, "the hypervisor took")):
+        shares = [seen[name] for seen in watch.values() if seen[name] > most]
+        if shares:
+            what = f"{what} up to {max(shares):.2f} cores while {len(shares)} of {len(watch)} groups were measured"
+            yield doctor.finding("warning", what, "measure again on a quiet machine: `ulproof run`")
+    clocks = [seen["mhz"] for seen in watch.values() if seen["mhz"]]
+    if clocks and min(clocks) < 0.9 * max(clocks):
+        yield doctor.finding("warning", f"the clocks moved between {min(clocks):.0f} and {max(clocks):.0f} MHz during the run")
 
 
 def failure(status: str, reason: str) -> Record:

@@ -511,3 +511,24 @@ def test_without_native_kernels_ceilings_come_from_numpy_and_say_so(monkeypatch:
     assert {row["reason"] for row in rows} == {ceilings.FALLBACK}
     assert not Ceilings(rows).trusted("cpu")
     assert list(ceilings.measure("cpu", threads=2, seconds=0.01)) == []
+
+
+def test_what_happened_during_a_run_joins_the_findings() -> None:
+    quiet = {"others": 0.02, "steal": 0.0, "mhz": 3000.0}
+    assert list(run.disturbances({"a": quiet, "b": quiet})) == []
+    found = list(run.disturbances({"a": quiet, "b": {"others": 0.7, "steal": 0.1, "mhz": 2000.0}}))
+    assert [each["severity"] for each in found] == ["warning"] * 3
+    assert found[0]["what"] == "other programs took up to 0.70 cores while 1 of 2 groups were measured"
+    assert "hypervisor took up to 0.10 cores" in found[1]["what"]
+    assert "between 2000 and 3000 MHz" in found[2]["what"]
+
+
+@pytest.mark.parametrize(("status", "implementation", "code"), [("crashed", "simd/auto", 2), ("timeout", "peer/scipy", 0)])
+def test_a_crash_of_ours_in_a_check_decides_the_exit_code(status: str, implementation: str, code: int) -> None:
+    runner = run.Runner(run.Unsaved(), run.Options())
+    backend, _, variant = implementation.partition("/")
+    row = {"operator": "softmax", "implementation": implementation, "backend": backend, "variant": variant, "target": "cpu"}
+    row |= {"dtype": "float32", "pass": "forward", "stress": "normal", "isa": None, "reason": "died"}
+    runner.write({**row, "kind": "accuracy", "status": status})
+    runner.write({**row, "kind": "time", "status": "ok"})
+    assert runner.counts.exit_code() == code
