@@ -124,6 +124,19 @@ def test_layouts(implementation: Implementation, isa: str) -> None:
             assert bits(run(implementation, plain, target, isa=isa)) == expected, name
 
 
+@EVERY_ISA
+@EVERY_VARIANT
+def test_a_row_does_not_depend_on_its_neighbours(implementation: Implementation, isa: str) -> None:
+    rng = np.random.default_rng(0)
+    offsets = np.array([0, -9, 39, -12, 45, 80, 250, -250, 260, 1e5, -300, 0, np.nan, 3, -np.inf, -3e38, 3e38, 0, -40, 60])
+    for n in (1, 50, 700, 1500):
+        x = (offsets[:, None] + 3 * rng.standard_normal((len(offsets), n))).astype(np.float32)
+        together = run(implementation, x, isa=isa)
+        assert error(x, together) <= 2.0
+        for row in range(len(x)):
+            assert bits(together[row]) == bits(run(implementation, x[row], isa=isa)), (n, offsets[row])
+
+
 def test_no_rows_and_no_elements() -> None:
     for implementation in OURS:
         assert implementation(np.zeros((0, 4), np.float32)).shape == (0, 4)
@@ -168,15 +181,17 @@ def test_auto_chooses_by_length_and_caches() -> None:
     def auto(rows: int, n: int, itemsize: int = 4, l2: int = 1 << 20, last: int = 32 << 20) -> str:
         return MODULE.choose(rows, n, itemsize, l2, last)
 
-    assert auto(1, 64) == "online"
-    assert auto(1, 1 << 26) == "two-pass-stream"
-    assert auto(4096, 128) == "online"
+    assert auto(1, 64) == auto(4096, 128) == auto(1, 1 << 20) == "online"
     assert auto(1 << 16, 1024) == "online-stream"
-    assert {auto(1, n) for n in (1, 1 << 10, 1 << 20, 1 << 28)} <= {each.variant for each in VARIANTS}
-    small = {n: auto(1, n, l2=1 << 18, last=1 << 21) for n in (1 << 12, 1 << 14, 1 << 22)}
-    large = {n: auto(1, n, l2=1 << 22, last=1 << 30) for n in (1 << 12, 1 << 14, 1 << 22)}
-    assert small[1 << 22] == "two-pass-stream" and not large[1 << 22].endswith("stream")
-    assert auto(64, 1 << 14, 2, last=5 << 20) == auto(32, 1 << 14, 4, last=5 << 20)
+    assert auto(1, 1 << 26) == auto(64, 1 << 18) == "two-pass-stream"
+    assert auto(1, 1 << 20, itemsize=2) == "two-pass"
+    # Four times the cache, four times the length.
+    for n, rows in ((1 << 12, 1), (1 << 17, 1), (1 << 18, 64), (1 << 23, 1)):
+        assert auto(rows, n) == auto(rows, 4 * n, l2=4 << 20, last=128 << 20)
+    assert auto(1, 1 << 23, last=1 << 30) == "online"
+    assert auto(1, 1 << 12, last=1 << 12) == "online-stream"
+    lengths = [auto(rows, 1 << k, size) for rows in (1, 100, 10**6) for k in range(31) for size in (2, 4)]
+    assert set(lengths) <= {each.variant for each in VARIANTS}
 
 
 def test_bad_options_name_what_is_allowed() -> None:

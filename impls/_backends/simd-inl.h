@@ -190,25 +190,33 @@ HWY_INLINE VF MaxKeepNaN(VF bound, VF x) { return hn::Max(bound, x); }
 
 // ---- the exponential
 
+// factor = Mantissa(factor) * 2^Exponent(factor), the mantissa in [1, 2), for a positive normal factor.
+HWY_INLINE double Exponent(double factor) {
+  uint64_t bits;
+  memcpy(&bits, &factor, sizeof(bits));
+  return double(int64_t(bits >> 52) - 1023);
+}
+HWY_INLINE double Mantissa(double factor) {
+  uint64_t bits;
+  memcpy(&bits, &factor, sizeof(bits));
+  bits = (bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000;
+  memcpy(&factor, &bits, sizeof(bits));
+  return factor;
+}
+
 // e^x is root * (1 + t * tail(t)): k = x log2(e) is rounded to 1/kLanes, the root is 2^k from a table as wide as the vector,
 // and a polynomial of degree 3 (16 entries), 4 (8) or 5 (4) does the rest with a relative error below 0.03 * 2^-24.
 // A factor and a power of two are folded into the table and into the constant that rounds k, both formed in double, so
 // they cost neither an instruction nor a rounding.
 class Reduction {
  public:
-  // For factor * e^(x - shift) / 2^power, of which nothing smaller than 2^lowest is asked for.
-  HWY_INLINE Reduction(const Reference& reference, double factor, double lowest) {
-    uint64_t bits;
-    memcpy(&bits, &factor, sizeof(bits));
-    const double scale = double(int64_t(bits >> 52) - 1023) - reference.power;
-    bits = (bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000;
-    double mantissa;
-    memcpy(&mantissa, &bits, sizeof(mantissa));
-    HWY_ALIGN float table[kLanes];
-    for (size_t j = 0; j < kLanes; ++j) table[j] = float(mantissa * kRoots[j * (16 / kLanes)]);
+  // For mantissa * 2^exponent * e^(x - shift) / 2^power, of which nothing smaller than 2^lowest is asked for; roots[j] is
+  // mantissa * 2^(j / kLanes).
+  HWY_INLINE Reduction(const Reference& reference, const float* HWY_RESTRICT roots, double exponent, double lowest) {
+    const double scale = exponent - reference.power;
     // k's low bits, the table's index, are taken out beforehand, as the addition in Root puts them into the mantissa.
-    table_ = hn::Load(f32, table);
-    table_ = hn::BitCast(f32, hn::Sub(hn::BitCast(i32, table_), hn::ShiftLeft<kExponentShift>(hn::Iota(i32, 0))));
+    const VI table = hn::BitCast(i32, hn::Load(f32, roots));
+    table_ = hn::BitCast(f32, hn::Sub(table, hn::ShiftLeft<kExponentShift>(hn::Iota(i32, 0))));
     shift_ = hn::Set(f32, reference.shift);
     rounder_ = hn::Set(f32, float(kMagic + scale));
     floor_ = hn::Set(f32, float((lowest - scale) * 0.69314718055994531));
@@ -276,7 +284,7 @@ template <bool kShifted = true, bool kBounded = false>
 class BasicExponential {
  public:
   HWY_INLINE BasicExponential(const Reference& reference, double factor)
-      : reduction_(reference, factor * 0x1p26, -125.0) {}
+      : reduction_(reference, Roots(factor).entry, Exponent(factor) + 26.0, -125.0) {}
   HWY_INLINE VF operator()(VF x) const {
     const VF v = reduction_.template Shifted<kShifted>(x);
     const VF k = reduction_.Rounded(v);
@@ -286,19 +294,36 @@ class BasicExponential {
   }
 
  private:
+  struct HWY_ALIGN Roots {
+    HWY_INLINE explicit Roots(double factor) {
+      const double mantissa = Mantissa(factor);
+      for (size_t j = 0; j < kLanes; ++j) entry[j] = float(mantissa * kRoots[j * (16 / kLanes)]);
+    }
+    float entry[kLanes];
+  };
+
   Reduction reduction_;
 };
 using Exponential = BasicExponential<>;
 
+// A factor, found by search, that puts all roots within 0.19 ULP (16 entries) or 0.04 ULP (8, 4) of a float.
+inline constexpr double kSumFactor = kLanes == 16  ? 0x1.084921D5E63DP+0
+                                     : kLanes == 8 ? 0x1.16747BF75A98DP+0
+                                                   : 0x1.0F5725FE93D25P+0;
+struct HWY_ALIGN SumRoots {
+  constexpr SumRoots() : entry() {
+    for (size_t j = 0; j < kLanes; ++j) entry[j] = float(kSumFactor * kRoots[j * (16 / kLanes)]);
+  }
+  float entry[kLanes];
+};
+inline constexpr SumRoots kSumRoots;
+
 // e^(x - shift) / 2^power times kFactor, for summing: the root, and the rest of at most 0.045 of it, whose rounding is
 // negligible, as a product. Results below 2^-125 are that much; results above 2^126 are still above 2^125.
-// kFactor, found by search, puts all roots within 0.19 ULP (16 entries) or 0.04 ULP (8, 4) of a float.
 template <bool kShifted>
 class BasicSumExponential {
  public:
-  static constexpr double kFactor = kLanes == 16   ? 0x1.084921D5E63DP+0
-                                    : kLanes == 8 ? 0x1.16747BF75A98DP+0
-                                                  : 0x1.0F5725FE93D25P+0;
+  static constexpr double kFactor = kSumFactor;
 
   struct Product {
     VF root, part, tail;  // the rest is part * tail
@@ -308,8 +333,9 @@ class BasicSumExponential {
     VF root, rest;
   };
 
+  // The factor is a power of two.
   HWY_INLINE BasicSumExponential(const Reference& reference, double factor)
-      : reduction_(reference, factor * kFactor, -125.0) {}
+      : reduction_(reference, kSumRoots.entry, Exponent(factor), -125.0) {}
   HWY_INLINE Product Factors(VF x) const {
     const VF v = reduction_.template Shifted<kShifted>(x);
     const VF k = reduction_.Rounded(v);

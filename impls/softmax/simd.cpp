@@ -92,13 +92,14 @@ const Variant& VariantNamed(const std::string& name) {
   throw nb::value_error(("there is no SIMD variant '" + name + "'").c_str());
 }
 
-// What `auto` runs. Rows that stay in the second-level cache with their exponentials are stored and scaled (one
-// exponential an element); longer ones are computed twice, as memory is then slower than arithmetic. Results go past the
-// caches when input and output together don't fit the last one. All by measurement.
+// What `auto` runs, by measurement. A row whose input and float32 exponentials stay in the second-level cache, or in the
+// last one, is stored and scaled: one exponential an element. A longer one is computed twice, as memory is then slower than
+// arithmetic. Results go past the caches when input and output together take more than half of the last one.
 const char* Choose(size_t rows, size_t n, size_t itemsize, const Caches& caches) {
-  const bool stream = 2 * rows * n * itemsize > caches.last;
+  const bool stream = 4 * rows * n * itemsize > caches.last;
   if (8 * n <= caches.l2) return stream ? "online-stream" : "online";
-  return stream ? "two-pass-stream" : "two-pass";
+  if (stream) return "two-pass-stream";
+  return itemsize == 4 ? "online" : "two-pass";
 }
 
 Kernel KernelFor(const Isa& isa, const std::string& variant, Element element, size_t rows, size_t n, const Caches& caches) {

@@ -5,8 +5,9 @@
 //   two-pass               Sample, Sum, Write       reads x twice, writes y once
 //   online                 Sample, SumStore, Scale  reads x and y once, writes y twice
 //
-// Sample looks at a row's first elements only. Its maximum is a good enough reference, because the exponential keeps its
-// accuracy over 2^226 (see Exponential); a row that leaves this range is found by its sum and done again from its maximum.
+// Sample looks at a row's first elements only, and not even at them in a short row. Its maximum is a good enough reference,
+// because the exponential keeps its accuracy over hundreds of binades (see Reduction); a row that leaves them is found by its
+// sum and done again from its maximum.
 // A row is summed in fixed blocks, so that threads change no bit of the result. One stream and no prefetching by software
 // measured best, or no worse than two streams half a row apart, where this was tuned (Zen 4).
 #undef HWY_TARGET_INCLUDE
@@ -30,7 +31,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr size_t kGroup = 4 * kLanes;       // elements of one step
 constexpr size_t kBlock = size_t{1} << 14;  // elements that are summed on their own
+constexpr size_t kBuffer = size_t{1} << 16;  // elements of a row whose exponentials wait in a buffer when results are streamed
 constexpr size_t kSample = 512;
+constexpr double kTooSmall = 0x1p-15;  // a sum below this was measured from a reference that is too high
 
 // ---- sweeps over a block
 
@@ -121,18 +124,18 @@ HWY_NOINLINE float MaxOf(const T* x, size_t n, size_t threads) {
   return *std::max_element(part.begin(), part.end());
 }
 
+// The sum of e^(x_i - shift) / 2^power, times factor and SumExponential::kFactor.
 template <bool kShifted, bool kStore, bool kStream, class T>
 HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x, float* e, size_t n, size_t threads) {
   const BasicSumExponential<kShifted> exponential(reference, factor);
-  const double unit = factor * SumExponential::kFactor;
-  if (n <= kBlock) return SumBlock<kStore, kStream>(exponential, x, e, n) / unit;
+  if (n <= kBlock) return SumBlock<kStore, kStream>(exponential, x, e, n);
   std::vector<double> part((n + kBlock - 1) / kBlock);
   EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR {
     part[begin / kBlock] = SumBlock<kStore, kStream>(exponential, x + begin, e + begin, count);
   });
   double sum = 0.0;
   for (const double p : part) sum += p;
-  return sum / unit;
+  return sum;
 }
 
 template <bool kStream, class Function, class S, class T>
@@ -149,52 +152,60 @@ void FillNaN(T* y, size_t n) {
   std::fill(y, y + n, one[0]);
 }
 
+// A thread's own memory for n floats.
+HWY_NOINLINE float* Buffer(size_t n) {
+  static thread_local hwy::AlignedFreeUniquePtr<float[]> buffer;
+  static thread_local size_t capacity = 0;
+  if (capacity < n) {
+    capacity = std::max(n, kBuffer);
+    buffer = hwy::AllocateAligned<float>(capacity);
+  }
+  return buffer.get();
+}
+
 template <class T, Algorithm kAlgorithm, bool kStream>
-HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads) {
+HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads, Reference& hint) {
   constexpr bool kSampled = kAlgorithm != Algorithm::kRecompute && kAlgorithm != Algorithm::kReload;
   constexpr bool kStored = kAlgorithm == Algorithm::kReload || kAlgorithm == Algorithm::kOnline;
   // Exponentials wait in the output, but in a buffer where they would be rounded twice or sent past the caches too early.
-  static thread_local hwy::AlignedFreeUniquePtr<float[]> buffer;
-  static thread_local size_t capacity = 0;
-  const bool buffered = kStored && (sizeof(T) == 2 || (kStream && n <= kBlock));
-  float* e = reinterpret_cast<float*>(y);
-  if (buffered) {
-    if (capacity < n) {
-      capacity = std::max(n, kBlock);
-      buffer = hwy::AllocateAligned<float>(capacity);
-    }
-    e = buffer.get();
-  }
+  const bool buffered = kStored && (sizeof(T) == 2 || (kStream && n <= kBuffer));
+  float* e = buffered ? Buffer(n) : reinterpret_cast<float*>(y);
   [[maybe_unused]] const bool stream_sum = kStream && !buffered && reinterpret_cast<uintptr_t>(e) % (4 * kLanes) == 0;
 
-  // What is stored is 2^25 times larger, so that every result has a normal exponential.
-  constexpr double kBias = kStored ? 0x1p25 : 1.0;
+  // What is stored is 2^40 times larger, so that every result has a normal exponential, and what lies below becomes 0.
+  constexpr double kUnit = (kStored ? 0x1p40 : 1.0) * SumExponential::kFactor;
   Reference reference;
   double sum = 0.0;
-  const auto sum_from = [&](float largest) HWY_ATTR {
-    if (!(std::fabs(largest) <= kLargest)) return false;
-    reference = Reference::Near(largest);
+  const auto sum_from = [&](const Reference& from) HWY_ATTR {
+    reference = from;
     const auto sum_of = [&](auto shifted, auto stream) HWY_ATTR {
-      return SumOf<shifted(), kStored, stream()>(reference, kBias, x, e, n, threads);
+      return SumOf<shifted(), kStored, stream()>(reference, kUnit / SumExponential::kFactor, x, e, n, threads);
     };
     using CanStream = std::bool_constant<kStream && kStored && sizeof(T) == 4>;
     using No = std::false_type;
     sum = reference.shift != 0.0f ? sum_of(std::true_type(), No())
           : stream_sum            ? sum_of(No(), CanStream())
                                   : sum_of(No(), No());
-    return sum < kTooLarge;
+    return sum < kTooLarge * SumExponential::kFactor && sum >= kTooSmall * kUnit;
   };
-  const bool sampled = kSampled && n > 2 * kSample && sum_from(MaxOf(x, kSample, 1));
-  if (!sampled && !sum_from(MaxOf(x, n, threads))) return FillNaN(y, n);
+  const auto sum_from_largest = [&](float largest) HWY_ATTR {
+    return std::fabs(largest) <= kLargest && sum_from(Reference::Near(largest));
+  };
+  // A short row is first measured from where the one before it was: without a shift, that changes no bit of the result.
+  bool good = false;
+  if constexpr (kSampled) {
+    good = n > 2 * kSample ? sum_from_largest(MaxOf(x, kSample, 1)) : hint.shift == 0.0f && sum_from(hint);
+  }
+  if (!good && !sum_from_largest(MaxOf(x, n, threads))) return FillNaN(y, n);
+  hint = reference;
 
   constexpr bool kBackward = kAlgorithm == Algorithm::kBackwardWalk;
   if constexpr (kStored) {
-    const Inverse inverse(1.0 / (sum * SumExponential::kFactor * kBias));
-    MapTo<kStream>(inverse, e, y, n, threads, kBackward);
+    MapTo<kStream>(Inverse(1.0 / sum), e, y, n, threads, kBackward);
   } else if (reference.shift != 0.0f) {
-    MapTo<kStream>(BasicExponential<true, true>(reference, 1.0 / sum), x, y, n, threads, kBackward);
+    MapTo<kStream>(BasicExponential<true, true>(reference, kUnit / sum), x, y, n, threads, kBackward);
   } else {
-    MapTo<kStream>(BasicExponential<false, true>(reference, 1.0 / sum), x, y, n, threads, kBackward);
+    MapTo<kStream>(BasicExponential<false, true>(reference, kUnit / sum), x, y, n, threads, kBackward);
   }
 }
 
@@ -206,26 +217,28 @@ void Rows(const Job& job) {
     return s.step != ptrdiff_t(sizeof(T)) || odd % sizeof(T) != 0;
   };
   const bool gather = awkward(job.x), scatter = awkward(job.y);
-  const auto row = [&](size_t r, size_t threads) {
+  const auto row = [&](size_t r, size_t threads, Reference& hint) {
     const char* x = job.x.Row(r);
     char* y = job.y.Row(r);
     std::vector<T> from(gather ? job.n : 0), to(scatter ? job.n : 0);
     for (size_t i = 0; i < from.size(); ++i) memcpy(&from[i], x + ptrdiff_t(i) * job.x.step, sizeof(T));
     Row<T, kAlgorithm, kStream>(gather ? from.data() : reinterpret_cast<const T*>(x),
-                                scatter ? to.data() : reinterpret_cast<T*>(y), job.n, threads);
+                                scatter ? to.data() : reinterpret_cast<T*>(y), job.n, threads, hint);
     for (size_t i = 0; i < to.size(); ++i) memcpy(y + ptrdiff_t(i) * job.y.step, &to[i], sizeof(T));
   };
+  Reference first;
   if (job.threads == 1) {
-    for (size_t r = 0; r < job.rows; ++r) row(r, 1);
+    for (size_t r = 0; r < job.rows; ++r) row(r, 1, first);
   } else if (job.rows >= 4 * job.threads || job.n <= 2 * kBlock) {
     // Whole rows, some 64 Ki elements to a task.
     const size_t chunk = std::max<size_t>(1, std::min((size_t{1} << 16) / job.n, job.rows / (4 * job.threads)));
     ThreadPool::Instance().Run(job.threads, (job.rows + chunk - 1) / chunk, [&](size_t task) {
-      for (size_t r = task * chunk; r < std::min(job.rows, (task + 1) * chunk); ++r) row(r, 1);
+      Reference hint;
+      for (size_t r = task * chunk; r < std::min(job.rows, (task + 1) * chunk); ++r) row(r, 1, hint);
       hwy::FlushStream();
     });
   } else {
-    for (size_t r = 0; r < job.rows; ++r) row(r, job.threads);
+    for (size_t r = 0; r < job.rows; ++r) row(r, job.threads, first);
   }
   if (kStream) hwy::FlushStream();
 }
