@@ -122,7 +122,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> bool:
     if not np.may_share_memory(one, other):
         return False
     try:
-        return bool(np.shares_memory(one, other, max_work=10_000))  # type: ignore[arg-type]  # its stub has -1 and 0 only
+        return bool(np.shares_memory(one, other, max_work=10_000))  # type: ignore[arg-type]  # the stub knows -1 and 0 alone
     except np.exceptions.TooHardError:
         return True
 

@@ -6,8 +6,7 @@ import importlib
 import os
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .arrays import BFLOAT16, check
 
@@ -29,7 +28,7 @@ class Caches(NamedTuple):
 
 
 @cache
-def native(package: str) -> ModuleType | str:
+def native(package: str) -> Any:
     """The extension ``_simd`` of a family, or why there is none."""
     try:
         return importlib.import_module("._simd", package)
@@ -69,7 +68,7 @@ def prepare(
     outputs: tuple[np.ndarray, ...],
     isa: str | None,
     threads: int,
-) -> tuple[ModuleType, str, int]:
+) -> tuple[Any, str, int]:
     """Check a bind's arguments; return the extension, the name of the instruction set and the element's number.
 
     Raises ``ValueError`` or ``TypeError`` naming the argument, what it was and what is allowed; writes nothing.
