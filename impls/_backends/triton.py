@@ -17,7 +17,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,7 +219,7 @@ def launcher(steps: Sequence[Step], target: str) -> Callable[[], None]:
             for call, values, options in calls:
                 call(*values, **options)
 
-    return run if calls else nullcontext
+    return run
 
 
 def scratch(dtype: str, shape: tuple[int, ...], like: Memory) -> Memory:

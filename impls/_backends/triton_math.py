@@ -7,8 +7,9 @@ The exponential avoids ``tl.exp``, which is ``ex2.approx`` of a rounded product 
     t = z - n LN2_HI - n LN2_LO    two FMAs; LN2_HI has 12 bits, so n LN2_HI is exact even where FMA rounds twice
     p = a polynomial in t          by Horner, FMAs; off by 0.054 * 2^-24 at degree 6, by 49 * 2^-24 at degree 4
 
-and exp(z) = p 2^n, all roundings together off by at most 1.3 * 2^-24 and 50 * 2^-24. The caller subtracts integers n, which is exact, where others subtract the maximum, which is not.
-Degree 6 serves float32, and degree 4 the 16-bit types, whose half ULP it moves by less than 0.007.
+and exp(z) = p 2^n, with all roundings off by at most 1.3 * 2^-24 and 50 * 2^-24. The caller subtracts integers n, which is
+exact, where others subtract the maximum, which is not. Degree 6 serves float32, and degree 4 the 16-bit types, whose half
+ULP it moves by less than 0.007.
 
 Importing this module imports Triton. Kernels are interpreted when TRITON_INTERPRET=1 was set before that.
 """

@@ -80,6 +80,7 @@ def plan(implementation: Implementation, pass_: str, axes: Axes, memory: tuple[M
     """The launches of a pass over non-empty arrays, in the card's order."""
     operator, variant = implementation.operator.name, implementation.variant
     rows, n = axes["rows"], axes["n"]
+    planned: Callable[..., list[Step]]
     if pass_ == "forward":
         planned = {"fused": fused, "online": online, "two-pass": two_pass}[variant]
     elif operator == "logsumexp":
@@ -161,7 +162,7 @@ def two_pass(operator: str, rows: int, n: int, x: Memory, y: Memory) -> list[Ste
         ),
     ]
     if operator != "logsumexp":
-        arguments = (x, y, scalars, n, *strides(x, y), tiles)
+        arguments: tuple[Memory | int, ...] = (x, y, scalars, n, *strides(x, y), tiles)
         steps.append(Step(kernels.write, (rows * tiles,), arguments, {"OPERATOR": operator, "BLOCK": block}, warps(block)))
     return steps
 
@@ -169,7 +170,7 @@ def two_pass(operator: str, rows: int, n: int, x: Memory, y: Memory) -> list[Ste
 def fused_backward(operator: str, rows: int, n: int, y: Memory, dy: Memory, dx: Memory) -> list[Step]:
     from . import triton_kernels as kernels
 
-    arguments = (y, dy, dx, rows, n, *strides(y, dy, dx))
+    arguments: tuple[Memory | int, ...] = (y, dy, dx, rows, n, *strides(y, dy, dx))
     return whole_rows(kernels.fused_backward, rows, n, arguments, BACKWARD, OPERATOR=operator)
 
 
@@ -187,6 +188,18 @@ def logsumexp_backward(operator: str, rows: int, n: int, x: Memory, lse: Memory,
     block = min(2048, ceiling_power(n))
     height = max(1, min(2048 // block, ceiling_power(rows)))
     tiles = -(-n // block)
-    arguments = (x, lse, dlse, dx, rows, n, *x.strides, lse.strides[0], dlse.strides[0], *dx.strides, tiles)
+    arguments: tuple[Memory | int, ...] = (
+        x,
+        lse,
+        dlse,
+        dx,
+        rows,
+        n,
+        *x.strides,
+        lse.strides[0],
+        dlse.strides[0],
+        *dx.strides,
+        tiles,
+    )
     sizes = {"ROWS": height, "BLOCK": block}
     return [Step(kernels.logsumexp_backward, (-(-rows // height) * tiles,), arguments, sizes, warps(height * block))]
