@@ -97,6 +97,16 @@ def test_a_scale_sets_the_unit() -> None:
     assert error[0] == 1
 
 
+def test_long_arrays_are_judged_in_pieces() -> None:
+    exact = np.ones((3, 700_000))
+    actual = exact.astype(np.float32)
+    actual[2, 699_999] += np.float32(2.0**-22)
+    error = ulp_error(actual, exact, "float32", np.full(exact.shape, 2.0))
+    assert error.shape == exact.shape
+    assert error[2, 699_999] == 1
+    assert error.sum() == 1
+
+
 def test_summary() -> None:
     error = np.zeros(10_000)
     error[:20] = 3

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SMALLEST_NORMAL = 2.0**-126
+PIECE = 1 << 20  # elements that are compared at a time
 
 
 class Grid(NamedTuple):
@@ -48,9 +49,14 @@ def ulp_error(actual: np.ndarray, expected: np.ndarray, dtype: str, scale: np.nd
 
     ``actual`` has dtype ``dtype``, ``expected`` and ``scale`` are float64, all of one shape.
     """
+    actual, expected = np.asarray(actual), np.asarray(expected, np.float64)
+    if actual.size > PIECE:
+        parts = [slice(start, start + PIECE) for start in range(0, actual.size, PIECE)]
+        flat, exact, unit = actual.reshape(-1), expected.reshape(-1), None if scale is None else scale.reshape(-1)
+        errors = [ulp_error(flat[part], exact[part], dtype, None if unit is None else unit[part]) for part in parts]
+        return np.concatenate(errors).reshape(actual.shape)
     grid = GRIDS[dtype]
-    got = np.asarray(actual).astype(np.float64)
-    expected = np.asarray(expected, np.float64)
+    got = actual.astype(np.float64)
     beyond = grid.largest + spacing(np.array([grid.largest]), dtype)[0]
     past = np.isfinite(expected) & (np.abs(expected) >= grid.largest)
     if past.any():
