@@ -490,26 +490,28 @@ def measuring_cores(threads: int) -> tuple[int, ...]:
 
 
 def check_items(options: Options, jobs: Sequence[Job] | None = None) -> list[Item]:
-    """The numeric checks that go with a run: of what its jobs time, or, without jobs, of everything asked for."""
-    filters = options.filters
+    """The numeric checks that go with a run: of what its jobs time, or, without jobs, of everything asked for.
+
+    Where no GPU can speak for the Triton kernels the interpreter does; in the quick preset for each operator's first dtype
+    and pass alone, as it takes its time.
+    """
+    filters, quick = options.filters, options.preset == "quick"
     if jobs is not None:
         there = {job.target for job in jobs}
-        if options.preset != "quick" and "cpu" in there:
-            there.add("interpreter")  # the GPU kernels' logic, where no GPU can speak for it
+        if there == {"cpu"} and asked(filters, "target", "interpreter"):
+            there.add("interpreter")
         filters = {**filters, "target": sorted(there), "threads": ()}
-    items = plan_checks(options.operators, filters, thorough=options.preset != "quick", long=options.preset == "full")
     timed = {(job.operator, name, job.dtype, job.pass_) for job in jobs or () for name, _ in job.sides}
-    wanted = set(options.implementations)
-    return [
-        item
-        for item in items
-        if (
-            jobs is None
-            or item.target == "interpreter"
-            or (item.operator, item.implementation, item.dtype, item.pass_) in timed
-        )
-        and (not wanted or f"{item.operator}:{item.implementation}" in wanted)
-    ]
+    first = {name: operator.priority[0][1:] for name, operator in operators().items()}
+
+    def wanted(item: Item) -> bool:
+        if options.implementations and f"{item.operator}:{item.implementation}" not in options.implementations:
+            return False
+        if jobs is not None and item.target == "interpreter":
+            return not quick or (item.dtype, item.pass_) == first[item.operator]
+        return jobs is None or (item.operator, item.implementation, item.dtype, item.pass_) in timed
+
+    return list(filter(wanted, plan_checks(options.operators, filters, thorough=not quick, long=options.preset == "full")))
 
 
 def new(path: str | Path, options: Options) -> RunFolder:

@@ -527,8 +527,26 @@ def test_what_happened_during_a_run_joins_the_findings() -> None:
 def test_a_crash_of_ours_in_a_check_decides_the_exit_code(status: str, implementation: str, code: int) -> None:
     runner = run.Runner(run.Unsaved(), run.Options())
     backend, _, variant = implementation.partition("/")
-    row = {"operator": "softmax", "implementation": implementation, "backend": backend, "variant": variant, "target": "cpu"}
+    row: dict[str, Any] = {
+        "operator": "softmax",
+        "implementation": implementation,
+        "backend": backend,
+        "variant": variant,
+        "target": "cpu",
+    }
     row |= {"dtype": "float32", "pass": "forward", "stress": "normal", "isa": None, "reason": "died"}
     runner.write({**row, "kind": "accuracy", "status": status})
     runner.write({**row, "kind": "time", "status": "ok"})
     assert runner.counts.exit_code() == code
+
+
+def test_a_run_checks_what_it_times_and_interprets_what_no_gpu_can_run() -> None:
+    options = run.Options(("softmax",))
+    here = Machine(("cpu",), tuple(run.environment.cpu()["isas"]), 2)
+    jobs = plan(options.operators, (), "quick", {}, here)["softmax"]
+    items = run.check_items(options, [job for job in jobs if job.dtype == "float32"])
+    assert {(item.dtype, item.pass_) for item in items} == {("float32", "forward"), ("float32", "backward")}
+    assert "reference/float64" not in {item.implementation for item in items}
+    assert {(item.dtype, item.pass_) for item in items if item.target == "interpreter"} <= {("float32", "forward")}
+    asked_for = run.Options(("softmax",), ("softmax:numpy/three-pass",), filters={"target": ("cpu",)})
+    assert {item.implementation for item in run.check_items(asked_for, jobs)} == {"numpy/three-pass"}
