@@ -104,7 +104,7 @@ def _style_attribute(style: str) -> str:
     if size:
         parts = [part for part in parts if part != "fill: var(--ink)"]
         parts += [f"font-size: {size[1]}"] if size[1] != "9px" else []
-        parts += ["font-weight: 700"] if "bold" in style or "font: 700" in style else []
+        parts += ["font-weight: 700"] if re.search(r"font(-weight)?: 700", style) else []
     return f' style="{";".join(part.replace(": ", ":") for part in parts)}"' if parts else ""
 
 

@@ -56,12 +56,14 @@ KNOWN: Mapping[str, Look] = {
     "peer/torch-compile": Look(0, DASHED, "P"),
 }
 _TAKEN = {(look.colour, look.dash) for look in KNOWN.values()}
-_SPARE = tuple(
-    Look(colour, dash, marker)
+_EVERY = [
+    Look(colour, dash, "Ds^vXP*o"[(colour + shift) % 8])
+    for shift in range(8)
     for dash in (DOTTED, DASHED, SOLID)
-    for colour, marker in enumerate("Ds^vXP*o")
-    if (colour, dash) not in _TAKEN
-)
+    for colour in range(8)
+]
+# Untaken pairs of colour and dash first, then taken ones with another marker.
+_SPARE = sorted(set(_EVERY) - set(KNOWN.values()), key=lambda look: ((look.colour, look.dash) in _TAKEN, _EVERY.index(look)))
 
 
 def looks(implementations: Iterable[str]) -> dict[str, Look]:
