@@ -231,7 +231,7 @@ class Timing:
                 noise = statistics.distance(taken.pop(twin), taken[twin.removesuffix(TWIN)])
         called: dict[str, Any] = {}
         if taken and job["as_called"]:
-            effort = Effort(0.25 * job["seconds"], min(job["seconds"], job["limit"] - used), 2 * job["precision"])
+            effort = Effort(0.25 * job["seconds"], min(max(1.0, job["seconds"]), job["limit"] - used), 2 * job["precision"])
             begin = time.perf_counter()
             try:
                 called = take_turns(self.as_called(list(taken)), effort, seed=job["seed"], announce=self.announce)
