@@ -67,10 +67,12 @@ const Isa& IsaNamed(const std::string& name) {
   return Find(kIsas, [&](const Isa& isa) { return name == isa.name; }, name);
 }
 
-// Results go past the caches when all arrays together don't fit the last one, and rows are more than a few cache lines.
+// Results go past the caches when all arrays together take more than a quarter of the last one (by measurement; its other
+// users leave no more), and rows are more than a few cache lines.
 PassKernel KernelFor(const Kind& kind, const Isa& isa, Element element, const Pass& pass, size_t last) {
   const size_t arrays = kind.vectors + kind.vector_output;
-  const bool stream = arrays * pass.rows * pass.n * (element == Element::kFloat32 ? 4 : 2) > last && pass.n > 64;
+  const size_t bytes = arrays * pass.rows * pass.n * (element == Element::kFloat32 ? 4 : 2);
+  const bool stream = bytes > last / 4 && pass.n > 64;
   const bool log = kind.kind == PassKind::kLogSoftmax || kind.kind == PassKind::kLogSumExp;
   return (log ? isa.log : isa.backward)(kind.kind, stream, element);
 }
