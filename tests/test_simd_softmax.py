@@ -181,15 +181,14 @@ def test_auto_chooses_by_length_and_caches() -> None:
     def auto(rows: int, n: int, itemsize: int = 4, l2: int = 1 << 20, last: int = 32 << 20) -> str:
         return MODULE.choose(rows, n, itemsize, l2, last)
 
-    assert auto(1, 64) == auto(4096, 128) == auto(1, 1 << 20) == "online"
-    assert auto(1 << 16, 1024) == "online-stream"
+    assert auto(1, 64) == auto(1 << 20, 128) == auto(1, 1 << 20) == "online"
     assert auto(1, 1 << 26) == auto(64, 1 << 18) == "two-pass-stream"
     assert auto(1, 1 << 20, itemsize=2) == "two-pass"
     # Four times the cache, four times the length.
     for n, rows in ((1 << 12, 1), (1 << 17, 1), (1 << 18, 64), (1 << 23, 1)):
-        assert auto(rows, n) == auto(rows, 4 * n, l2=4 << 20, last=128 << 20)
+        assert auto(rows, n) == auto(rows, 4 * n, l2=4 << 20, last=128 << 20), (rows, n)
     assert auto(1, 1 << 23, last=1 << 30) == "online"
-    assert auto(1, 1 << 12, last=1 << 12) == "online-stream"
+    assert auto(1, 1 << 12, l2=1 << 14, last=1 << 14) == "two-pass-stream"
     lengths = [auto(rows, 1 << k, size) for rows in (1, 100, 10**6) for k in range(31) for size in (2, 4)]
     assert set(lengths) <= {each.variant for each in VARIANTS}
 

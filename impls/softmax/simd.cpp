@@ -92,13 +92,13 @@ const Variant& VariantNamed(const std::string& name) {
   throw nb::value_error(("there is no SIMD variant '" + name + "'").c_str());
 }
 
-// What `auto` runs, by measurement. A row whose input and float32 exponentials stay in the second-level cache, or in the
-// last one, is stored and scaled: one exponential an element. A longer one is computed twice, as memory is then slower than
-// arithmetic. Results go past the caches when input and output together take more than half of the last one.
+// What `auto` runs, by measurement. A row whose input and float32 exponentials stay in the second-level cache is stored and
+// scaled, one exponential an element, and with plain stores: they overlap with arithmetic. So is a longer one, unless it is
+// of 16 bits, while input and output together take no more than half of the last cache. Beyond, memory is slower than
+// arithmetic: a row is computed twice and goes past the caches.
 const char* Choose(size_t rows, size_t n, size_t itemsize, const Caches& caches) {
-  const bool stream = 4 * rows * n * itemsize > caches.last;
-  if (8 * n <= caches.l2) return stream ? "online-stream" : "online";
-  if (stream) return "two-pass-stream";
+  if (8 * n <= caches.l2) return "online";
+  if (4 * rows * n * itemsize > caches.last) return "two-pass-stream";
   return itemsize == 4 ? "online" : "two-pass";
 }
 
