@@ -125,7 +125,8 @@ def _without_bare_groups(text: str) -> str:
 
 def _style(look: Look) -> dict[str, Any]:
     dashes = tuple(float(part) for part in look.dash.split())
-    return {"color": LIGHT[look.colour], "linestyle": (0, dashes) if dashes else "-"}
+    colour = LIGHT[look.colour]
+    return {"color": colour, "linestyle": (0, dashes) if dashes else "-", "markerfacecolor": PAPER if dashes else colour}
 
 
 def _decades(axis: Any, unit: str, factor: float = 1.0) -> None:
@@ -222,14 +223,25 @@ def draw_throughput(
 
 
 def _shade_lead(axes: Axes, rivals: Sequence[pd.DataFrame], colours: Sequence[str]) -> None:
-    """Fill between two lines in the colour of the one that is ahead."""
-    both = sorted(set(rivals[0]["bytes"]) & set(rivals[1]["bytes"]))
+    """Fill between two lines in the colour of the one that is ahead, changing where the drawn lines cross."""
     rates = []
     for part in rivals:
         rate = (part["bytes"] / part["seconds.median"]).set_axis(part["bytes"])
-        rates.append(rate[~rate.index.duplicated()].reindex(both).to_numpy())
-    for ahead, behind, colour in ((rates[0], rates[1], colours[0]), (rates[1], rates[0], colours[1])):
-        axes.fill_between(both, ahead, behind, where=ahead >= behind, interpolate=True, color=colour, alpha=0.16, linewidth=0)
+        rates.append(rate[~rate.index.duplicated()])
+    both = sorted(set(rates[0].index) & set(rates[1].index))
+    points = [(size, float(rates[0][size]), float(rates[1][size])) for size in both]
+    filled = points[:1]
+    for (x, first, second), (to_x, to_first, to_second) in zip(points, points[1:], strict=False):
+        gap, to_gap = first - second, to_first - to_second
+        if gap * to_gap < 0:
+            share = gap / (gap - to_gap)
+            height = first + share * (to_first - first)
+            filled.append((x * (to_x / x) ** share, height, height))
+        filled.append((to_x, to_first, to_second))
+    sizes, one, other = ([point[column] for point in filled] for column in range(3))
+    for ahead, behind, colour in ((one, other, colours[0]), (other, one, colours[1])):
+        leads = [a >= b for a, b in zip(ahead, behind, strict=True)]
+        axes.fill_between(sizes, ahead, behind, where=leads, color=colour, alpha=0.16, linewidth=0)
 
 
 def rounded(value: float) -> str:
