@@ -202,12 +202,25 @@ def memory(argument: Any, tensor: Any, axes: Mapping[str, int]) -> Memory:
     return Memory(dtype_of(tensor), view.stride(), view)
 
 
+def no_clusters(arch: str) -> str | None:
+    """Why blocks can't share a row on ``arch``, in words; ``None`` where they can."""
+    import triton
+
+    if int(arch.removeprefix("sm_")) < 90:
+        return f"rows this long take a cluster of blocks, which {arch} lacks"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9):
+        return f"rows this long take a cluster of blocks, which Triton {triton.__version__} can't compile for"
+    return None
+
+
 def launcher(steps: Sequence[Step], target: str) -> Callable[[], None]:
     """The zero-argument callable that launches the steps on the current stream, or interprets them."""
     import torch
 
-    if target != "interpreter" and torch.cuda.get_device_capability(target) < (9, 0) and any(s.num_ctas > 1 for s in steps):
-        raise RuntimeError("rows this long take a cluster of blocks, which GPUs before sm_90 lack")
+    if target != "interpreter" and any(step.num_ctas > 1 for step in steps):
+        major, minor = torch.cuda.get_device_capability(target)
+        if reason := no_clusters(f"sm_{major}{minor}"):
+            raise RuntimeError(reason)
     calls = []
     for step in steps:
         values = [value.tensor if isinstance(value, Memory) else value for value in step.arguments]
@@ -280,8 +293,8 @@ def machine_code(step: Step, arch: str) -> Any:
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
-    if step.num_ctas > 1 and arch == "sm_80":
-        raise ValueError("rows this long take a cluster of blocks, which sm_80 lacks")
+    if step.num_ctas > 1 and (reason := no_clusters(arch)):
+        raise ValueError(reason)
     if interpreting():
         raise RuntimeError("this process interprets Triton kernels and can't compile them; unset TRITON_INTERPRET")
     import triton

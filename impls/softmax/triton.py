@@ -64,7 +64,7 @@ def compiled(
     for rows, n in SHAPES[implementation.variant]:
         if not implementation.refuses(pass_, {"rows": rows, "n": n}, dtype):
             steps = aligned(implementation, pass_, dtype, {"rows": rows, "n": n})
-            if arch != "sm_80" or all(step.num_ctas == 1 for step in steps):
+            if all(step.num_ctas == 1 for step in steps) or not backend.no_clusters(arch):
                 found += [backend.compiled(step, arch) for step in steps]
     return found
 
