@@ -131,7 +131,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def options(*variants: str, **fields: Any) -> run.Options:
-    fields = {"patience": 4.0, "budget": 20.0, **fields}
+    fields = {"patience": 4.0, "budget": 8.0, **fields}
     return run.Options(("twice",), tuple(f"twice:numpy/{each}" for each in variants), filters={"threads": ("1",)}, **fields)
 
 
@@ -203,7 +203,7 @@ ulproof.impls.__path__.append({str(family)!r})
 from ulproof.benchmarks import run, supervise
 supervise.COMMAND = {supervise.COMMAND!r}
 run.Runner.measure_ceilings = lambda self, targets, threads: None
-options = run.Options(("twice",), ("twice:numpy/steady", "twice:numpy/talker"), filters={{"threads": ("1",)}}, budget=20.0)
+options = run.Options(("twice",), ("twice:numpy/steady", "twice:numpy/talker"), filters={{"threads": ("1",)}}, budget=8.0)
 run.Runner(run.new({str(path)!r}, options), options).run()
 """
     with subprocess.Popen([sys.executable, "-c", begin]) as process:
