@@ -154,7 +154,7 @@ def _triton(online: tuple[int, int], back: tuple[int, int], online_back: tuple[i
             exps=exps(forward=1, backward=exp_back),
             limits=ON_CHIP,
             note="whole rows in registers: of one block up to 32,768 elements (16,384 backward), else of a cluster of blocks, "
-            "which needs sm_90 or newer",
+            "which needs sm_90 and Triton 3.9 or newer",
         ),
         Implementation(
             "triton",
