@@ -239,3 +239,13 @@ def test_calling_refuses_what_binding_refuses() -> None:
             AUTO["softmax"](y, wrong, pass_="backward")
     with pytest.raises(ValueError, match="lse"):
         AUTO["logsumexp"](y, y, y, pass_="backward")
+
+
+@each_pass
+def test_unaligned_elements_are_refused(name: str, pass_: str) -> None:
+    """Streaming stores would fault on them."""
+    inputs = made(name, pass_, "normal", 2, 9, "float32")
+    memory = np.zeros(inputs[0].nbytes + 1, np.uint8)
+    unaligned = memory[1:].view(np.float32).reshape(inputs[0].shape)
+    with pytest.raises(ValueError, match="is an unaligned view"):
+        AUTO[name](unaligned, *inputs[1:], pass_=pass_)

@@ -84,4 +84,8 @@ def prepare(
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads is {threads!r}; it must be an integer of at least 1 (there are {os.cpu_count()} CPUs)")
     _, dtype = check(implementation, pass_, inputs, outputs)
+    card = implementation.operator.passes[pass_]
+    for argument, array in zip(card.inputs + card.outputs, inputs + outputs, strict=True):
+        if not array.flags.aligned:
+            raise ValueError(f"{argument.name} is an unaligned view of memory; make a copy of it")
     return module, isa, ELEMENTS[dtype]
