@@ -44,8 +44,9 @@ def workloads() -> Iterator[tuple[Implementation, str, str, int]]:
     for operator in OPERATORS:
         for variant in VARIANTS:
             for pass_ in ("forward", "backward"):
-                for dtype in DTYPES if variant == "block-per-row" else ("float32", "bfloat16"):
-                    for n in LENGTHS[variant]:
+                for dtype in DTYPES:
+                    few = dtype == "float16" and variant != "block-per-row"
+                    for n in LENGTHS[variant][: 2 * (variant == "warp-per-row")] if few else LENGTHS[variant]:
                         yield load(operator)[f"cuda/{variant}"], pass_, dtype, n
 
 
@@ -157,7 +158,7 @@ def test_all_values_of_the_short_types(kernels: Kernels, dtype: str) -> None:
     """65,536 rows of two show every value of the type beside a 0."""
     for operator in OPERATORS:
         *inputs, expected, scale = case(operator, "forward", dtype, 2, f"all-{dtype}", rows=65536)
-        implementation = load(operator)["cuda/block-per-row" if dtype == "float16" else "cuda/warp-per-row"]
+        implementation = load(operator)["cuda/warp-per-row"]
         assert worst(kernels, implementation, "forward", tuple(inputs), expected, scale) <= BOUND[dtype]
 
 
