@@ -89,7 +89,9 @@ def _asv_results(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> Iter
             if measured is None:
                 yield record | {"kind": "time", "status": "crashed", "reason": "failed in asv"}
             elif unit == "seconds":
-                low, high = _at(values.get("stats_ci_99_a"), index), _at(values.get("stats_ci_99_b"), index)
+                ends = (_at(values.get(f"stats_ci_99_{end}"), index) for end in "ab")
+                # asv's interval of a few samples is infinite: as good as none.
+                low, high = (end if end is not None and math.isfinite(end) else None for end in ends)
                 samples = _at(values.get("stats_repeat"), index) or 1
                 seconds = {"median": measured, "low": low, "high": high, "samples": samples}
                 yield record | {"kind": "time", "seconds": seconds}

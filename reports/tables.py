@@ -135,8 +135,8 @@ def overview(frame: pd.DataFrame) -> list[Row]:
         status = Counter(here["status"])
         shown = [(name, status[name]) for name in reversed(STATUSES) if status[name]]
         mine = fastest[fastest["operator"] == operator]
-        for place, target in enumerate(dict.fromkeys(mine["target"])):
-            candidates = mine[mine["target"] == target]
+        # dropna: another driver's results may name no target.
+        for place, (_, candidates) in enumerate(mine.groupby("target", dropna=False, sort=False)):
             order = candidates.assign(
                 _forward=candidates["pass"] == "forward",
                 _single=candidates["threads"] == 1,

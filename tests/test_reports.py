@@ -335,6 +335,18 @@ def test_asv_results_become_records(tmp_path: Path) -> None:
         load(asv=[tmp_path / "empty"])
 
 
+def test_sparse_asv_results_can_be_shown(tmp_path: Path) -> None:
+    """Few samples have an infinite interval, and an older result's benchmark may have lost its metadata."""
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    columns = ["result", "params", "stats_ci_99_a", "stats_ci_99_b"]
+    rows = {"bench_operators.Old.time_call": [[2e-7], [["'softmax:simd/auto'"]], [float("-inf")], [float("inf")]]}
+    (folder / "feed-e.json").write_text(json.dumps({"commit_hash": "feed", "result_columns": columns, "results": rows}))
+    frame = load(asv=[folder])
+    assert frame[["target", "seconds.low", "seconds.high"]].isna().all(axis=None)
+    assert "time_call" in render(frame)
+
+
 def test_pytest_benchmark_results_become_records(tmp_path: Path) -> None:
     extra: dict[str, Any] = {"implementation": "softmax:simd/auto", "target": "cpu", "dtype": "float32", "pass": "forward"}
     extra |= {"axes": {"rows": 1, "n": 1024}, "max_ulp": 1.5, "bytes": 8192}
