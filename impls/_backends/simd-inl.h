@@ -394,14 +394,22 @@ HWY_INLINE bool AnyNaN(const T* x, size_t n) {
   return false;
 }
 
-// A running sum of SumExponential's results: roots in double, the rest in float for a few steps at a time, so that nothing
-// drifts or stagnates.
+// A running sum of SumExponential's results, in which nothing drifts or stagnates. The rest is added in float for a few steps
+// at a time; roots are added in double or, with registers to spare, where it is faster, in float with the exact error of each
+// addition (Fast2Sum, which wants the larger term first; positive floats are ordered as integers, which is cheaper).
 class PartsSum {
  public:
-  HWY_INLINE PartsSum() : rest_(hn::Zero(f32)) {}
+  HWY_INLINE PartsSum() : roots_(hn::Zero(f32)), errors_(hn::Zero(f32)), rest_(hn::Zero(f32)) {}
   template <class Product>
   HWY_INLINE void Add(const Product& e) {
-    sum_.Add(e.root);
+    if constexpr (kLanes == 16) {
+      const VI sum = hn::BitCast(i32, roots_), root = hn::BitCast(i32, e.root);
+      const VF high = hn::BitCast(f32, hn::Max(sum, root)), low = hn::BitCast(f32, hn::Min(sum, root));
+      roots_ = hn::Add(high, low);
+      errors_ = hn::Add(errors_, hn::Sub(low, hn::Sub(roots_, high)));
+    } else {
+      sum_.Add(e.root);
+    }
     rest_ = hn::MulAdd(e.part, e.tail, rest_);
   }
   // To be called after at most 16 additions.
@@ -410,13 +418,14 @@ class PartsSum {
     rest_ = hn::Zero(f32);
   }
   HWY_INLINE double Total() {
-    Flush();
+    if constexpr (kLanes == 16) sum_.Add(roots_), sum_.Add(errors_);
+    sum_.Add(rest_);
     return sum_.Total();
   }
 
  private:
   DoubleSum sum_;
-  VF rest_;
+  VF roots_, errors_, rest_;
 };
 
 // The sum of e^(x_i - shift) / 2^power.
