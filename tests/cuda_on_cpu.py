@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ulproof.impls._backends.triton import Memory, cache_folder
+from ulproof.impls._backends.cubin import cache_folder
+from ulproof.impls._backends.tensors import Memory
 from ulproof.impls.registry import Implementation
 from ulproof.impls.softmax import cuda
 

@@ -275,24 +275,24 @@ BAD: dict[str, tuple[Any, Any, type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_arrays_get_one_clear_error(case: str) -> None:
-    from ulproof.impls._backends import triton as backend
+    from ulproof.impls._backends import tensors
 
     x, y, error, message = BAD[case]
     with pytest.raises(error, match=message):
-        backend.check(load("softmax")["triton/fused"], "forward", (x,), (y,), "interpreter")
+        tensors.check(load("softmax")["triton/fused"], "forward", (x,), (y,), "interpreter")
 
 
 def test_bad_calls_get_one_clear_error() -> None:
-    from ulproof.impls._backends import triton as backend
+    from ulproof.impls._backends import tensors
 
     fused = load("softmax")["triton/fused"]
     with pytest.raises(ValueError, match="x is on cpu, must be on cuda:0"):
-        backend.check(fused, "forward", (torch.zeros(2, 8),), (torch.zeros(2, 8),), "cuda:0")
+        tensors.check(fused, "forward", (torch.zeros(2, 8),), (torch.zeros(2, 8),), "cuda:0")
     with pytest.raises(TypeError, match="x must be a torch CUDA tensor, got ndarray"):
-        backend.check(fused, "forward", (X,), (X,), "cuda:0")
+        tensors.check(fused, "forward", (X,), (X,), "cuda:0")
     with pytest.raises(ValueError, match="unknown pass 'sideways'"):
-        backend.check(fused, "sideways", (X,), (X,), "interpreter")
+        tensors.check(fused, "sideways", (X,), (X,), "interpreter")
     with pytest.raises(TypeError, match=r"takes 2 array\(s\) \(y, dy\), got 1"):
-        backend.check(fused, "backward", (X,), (X.copy(),), "interpreter")
+        tensors.check(fused, "backward", (X,), (X.copy(),), "interpreter")
     with pytest.raises(TypeError, match="dy has dtype float16, but y has float32"):
-        backend.check(fused, "backward", (X, X.astype(np.float16)), (X.copy(),), "interpreter")
+        tensors.check(fused, "backward", (X, X.astype(np.float16)), (X.copy(),), "interpreter")

@@ -162,7 +162,7 @@ def check(
 def call(implementation: Implementation, arrays: tuple[Any, ...], pass_: str, options: Mapping[str, Any]) -> Any:
     """Run an implementation on the user's own arrays: convert, allocate, bind, run; one output or a tuple of them."""
     if str(options.get("target", "cpu")) != "cpu" or any(is_torch(array) and array.is_cuda for array in arrays):
-        from .triton import call as on_gpu
+        from .tensors import call as on_gpu
 
         return on_gpu(implementation, arrays, pass_, options)
     torch = any(is_torch(array) for array in arrays)

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from . import probe
-from .triton import ARCHITECTURES, cache_folder
+from .cubin import ARCHITECTURES, cache_folder
 
 OPTIONS: Mapping[str, Any] = {
     "std": "c++17",

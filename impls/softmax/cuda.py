@@ -16,11 +16,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from .._backends import nvrtc, triton
+from .._backends import nvrtc, tensors
 from .._backends.nvrtc import Launch
 from ..registry import ITEMSIZE, Axes, Implementation
 
-call = triton.call
+call = tensors.call
 
 TYPES = {"float32": "Float32", "float16": "Float16", "bfloat16": "Bfloat16"}
 OPERATORS = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "logsumexp": "LogSumExp"}
@@ -73,7 +73,7 @@ def bind(
     Arrays are torch tensors on ``target``, (..., n) with any strides, float32, float16 or bfloat16. Raises ``TypeError`` or
     ``ValueError`` naming the argument, and ``ValueError`` for rows that this GPU's shared memory can't hold.
     """
-    axes, dtype, memory = triton.check(implementation, pass_, inputs, outputs, target)
+    axes, dtype, memory = tensors.check(implementation, pass_, inputs, outputs, target)
     if not axes["rows"]:
         return lambda: None
     launches = plan(implementation, pass_, axes, dtype, _head(memory[0], dtype), nvrtc.architecture(target))

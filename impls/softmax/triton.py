@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .._backends import tensors
 from .._backends import triton as backend
-from .._backends.triton import Memory, Step
+from .._backends.tensors import Memory
+from .._backends.triton import Step
 from ..registry import Axes, Implementation
 
 unavailable = backend.unavailable
-call = backend.call
+call = tensors.call
 
 
 def bind(
@@ -37,7 +39,7 @@ def bind(
     Arrays are torch tensors on ``target``, or on target ``interpreter`` torch CPU tensors or NumPy arrays, (..., n) with any
     strides, float32, float16 or bfloat16. Raises ``TypeError`` or ``ValueError`` naming the argument.
     """
-    axes, _, memory = backend.check(implementation, pass_, inputs, outputs, target)
+    axes, _, memory = tensors.check(implementation, pass_, inputs, outputs, target)
     return backend.launcher(plan(implementation, pass_, axes, memory) if axes["rows"] else (), target)
 
 
