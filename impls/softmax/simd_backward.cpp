@@ -251,7 +251,7 @@ void LogSoftmaxRows(const Pass& pass) {
     if (Factored::Takes(s)) {
       if (MapWithin<kStream>(Plus<Factored>(Factored(shared, -s)), n, threads, dx, y, dy)) return;
     } else if (std::isfinite(s)) {
-      if (MapWithin<kStream>(Plus<Folded>(Folded(0.0f, -s)), n, threads, dx, y, dy)) return;
+      if (MapWithin<false>(Plus<Folded>(Folded(0.0f, -s)), n, threads, dx, y, dy)) return;
     }
     MapSlowly(n, dx, [s](double y, double dy) { return dy - std::exp(y) * s; }, y, dy);
   };
@@ -271,7 +271,7 @@ void LogSumExpRows(const Pass& pass) {
     if (near && Factored::Takes(factor)) {
       if (MapWithin<kStream>(Factored(shared, factor), n, threads, dx, x)) return;
     } else if (std::isfinite(lse) && std::isfinite(dlse)) {
-      if (MapWithin<kStream>(Folded(near ? 0.0f : float(lse), factor), n, threads, dx, x)) return;
+      if (MapWithin<false>(Folded(near ? 0.0f : float(lse), factor), n, threads, dx, x)) return;
     }
     MapSlowly(n, dx, [=](double x) { return std::exp(x - lse) * dlse; }, x);
   });
