@@ -202,10 +202,14 @@ HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads, Reference& hin
   constexpr bool kBackward = kAlgorithm == Algorithm::kBackwardWalk;
   if constexpr (kStored) {
     MapTo<kStream>(Inverse(1.0 / sum), e, y, n, threads, kBackward);
-  } else if (reference.shift != 0.0f) {
-    MapTo<kStream>(BasicExponential<true, true>(reference, kUnit / sum), x, y, n, threads, kBackward);
   } else {
-    MapTo<kStream>(BasicExponential<false, true>(reference, kUnit / sum), x, y, n, threads, kBackward);
+    // With rounded roots, a quarter of 2^-24 less keeps a probability just below 1 from being rounded above it.
+    const double factor = kUnit / sum * (kLanes == 16 ? 1.0 : 1.0 - 0x1p-26);
+    if (reference.shift != 0.0f) {
+      MapTo<kStream>(BasicExponential<true, true>(reference, factor), x, y, n, threads, kBackward);
+    } else {
+      MapTo<kStream>(BasicExponential<false, true>(reference, factor), x, y, n, threads, kBackward);
+    }
   }
 }
 
