@@ -204,6 +204,9 @@ HWY_INLINE double Mantissa(double factor) {
   return factor;
 }
 
+// Where there are registers to spare, the relative errors of the roots, as rounded to float, are added to t.
+inline constexpr bool kCorrected = kLanes == 16;
+
 // e^x is root * (1 + t * tail(t)): k = x log2(e) is rounded to 1/kLanes, the root is 2^k from a table as wide as the vector,
 // and a polynomial of degree 3 (16 entries), 4 (8) or 5 (4) does the rest with a relative error below 0.03 * 2^-24.
 // A factor and a power of two are folded into the table and into the constant that rounds k, both formed in double, so
@@ -298,9 +301,6 @@ class BasicExponential {
   }
 
  private:
-  // Where there are registers to spare, the relative errors of the roots, as rounded to float, are added to t.
-  static constexpr bool kCorrected = kLanes == 16;
-
   struct HWY_ALIGN Roots {
     HWY_INLINE explicit Roots(double factor) {
       const double mantissa = Mantissa(factor);
@@ -328,10 +328,14 @@ inline constexpr double kSumFactor = kLanes == 16  ? 0x1.084921D5E63DP+0
                                      : kLanes == 8 ? 0x1.16747BF75A98DP+0
                                                    : 0x1.0F5725FE93D25P+0;
 struct HWY_ALIGN SumRoots {
-  constexpr SumRoots() : entry() {
-    for (size_t j = 0; j < kLanes; ++j) entry[j] = float(kSumFactor * kRoots[j * (16 / kLanes)]);
+  constexpr SumRoots() : entry(), error() {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const double exact = kSumFactor * kRoots[j * (16 / kLanes)];
+      entry[j] = float(exact);
+      error[j] = float(exact / double(entry[j]) - 1.0);
+    }
   }
-  float entry[kLanes];
+  float entry[kLanes], error[kLanes];
 };
 inline constexpr SumRoots kSumRoots;
 
@@ -352,11 +356,13 @@ class BasicSumExponential {
 
   // The factor is a power of two.
   HWY_INLINE BasicSumExponential(const Reference& reference, double factor)
-      : reduction_(reference, kSumRoots.entry, Exponent(factor), -125.0) {}
+      : reduction_(reference, kSumRoots.entry, Exponent(factor), -125.0),
+        errors_(kCorrected ? hn::Load(f32, kSumRoots.error) : hn::Zero(f32)) {}
   HWY_INLINE Product Factors(VF x) const {
     const VF v = reduction_.template Shifted<kShifted>(x);
     const VF k = reduction_.Rounded(v);
-    const VF t = reduction_.Rest(v, k);
+    VF t = reduction_.Rest(v, k);
+    if constexpr (kCorrected) t = hn::Add(t, Reduction::Entry(errors_, k));
     const VF root = reduction_.Root(Reduction::Capped(k));
     return {root, hn::Mul(root, t), Reduction::Tail(t)};
   }
@@ -367,6 +373,7 @@ class BasicSumExponential {
 
  private:
   Reduction reduction_;
+  VF errors_;
 };
 using SumExponential = BasicSumExponential<true>;
 
