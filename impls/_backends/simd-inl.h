@@ -341,7 +341,7 @@ inline constexpr SumRoots kSumRoots;
 
 // e^(x - shift) / 2^power times kFactor, for summing: the root, and the rest of at most 0.045 of it, whose rounding is
 // negligible, as a product. Results below 2^-125 are that much; results above 2^126 are still above 2^125.
-template <bool kShifted>
+template <bool kShifted, bool kCorrect = kCorrected>
 class BasicSumExponential {
  public:
   static constexpr double kFactor = kSumFactor;
@@ -357,12 +357,12 @@ class BasicSumExponential {
   // The factor is a power of two.
   HWY_INLINE BasicSumExponential(const Reference& reference, double factor)
       : reduction_(reference, kSumRoots.entry, Exponent(factor), -125.0),
-        errors_(kCorrected ? hn::Load(f32, kSumRoots.error) : hn::Zero(f32)) {}
+        errors_(kCorrect ? hn::Load(f32, kSumRoots.error) : hn::Zero(f32)) {}
   HWY_INLINE Product Factors(VF x) const {
     const VF v = reduction_.template Shifted<kShifted>(x);
     const VF k = reduction_.Rounded(v);
     VF t = reduction_.Rest(v, k);
-    if constexpr (kCorrected) t = hn::Add(t, Reduction::Entry(errors_, k));
+    if constexpr (kCorrect) t = hn::Add(t, Reduction::Entry(errors_, k));
     const VF root = reduction_.Root(Reduction::Capped(k));
     return {root, hn::Mul(root, t), Reduction::Tail(t)};
   }
@@ -387,7 +387,8 @@ class DoubleSum {
     low_ = hn::Add(low_, hn::PromoteTo(f64, hn::LowerHalf(v)));
     high_ = hn::Add(high_, hn::PromoteTo(f64, hn::UpperHalf(hn::Half<F32>(), v)));
   }
-  HWY_INLINE double Total() const { return hn::GetLane(hn::SumOfLanes(f64, hn::Add(low_, high_))); }
+  HWY_INLINE VD Lanes() const { return hn::Add(low_, high_); }
+  HWY_INLINE double Total() const { return hn::GetLane(hn::SumOfLanes(f64, Lanes())); }
 
  private:
   VD low_, high_;
@@ -426,15 +427,14 @@ class PartsSum {
   HWY_INLINE PartsSum() : roots_(hn::Zero(f32)), errors_(hn::Zero(f32)), rest_(hn::Zero(f32)) {}
   template <class Product>
   HWY_INLINE void Add(const Product& e) {
-    if constexpr (kLanes == 16) {
-      const VI sum = hn::BitCast(i32, roots_), root = hn::BitCast(i32, e.root);
-      const VF high = hn::BitCast(f32, hn::Max(sum, root)), low = hn::BitCast(f32, hn::Min(sum, root));
-      roots_ = hn::Add(high, low);
-      errors_ = hn::Add(errors_, hn::Sub(low, hn::Sub(roots_, high)));
-    } else {
-      sum_.Add(e.root);
-    }
+    AddRoot(e.root);
     rest_ = hn::MulAdd(e.part, e.tail, rest_);
+  }
+  // Two at once: cheaper, but the roots' own sum is rounded, an error of up to 2^-24 where two elements outweigh all others.
+  template <class Product>
+  HWY_INLINE void AddPair(const Product& a, const Product& b) {
+    AddRoot(hn::Add(a.root, b.root));
+    rest_ = hn::MulAdd(b.part, b.tail, hn::MulAdd(a.part, a.tail, rest_));
   }
   // To be called after at most 16 additions.
   HWY_INLINE void Flush() {
@@ -448,6 +448,17 @@ class PartsSum {
   }
 
  private:
+  HWY_INLINE void AddRoot(VF value) {
+    if constexpr (kLanes == 16) {
+      const VI sum = hn::BitCast(i32, roots_), root = hn::BitCast(i32, value);
+      const VF high = hn::BitCast(f32, hn::Max(sum, root)), low = hn::BitCast(f32, hn::Min(sum, root));
+      roots_ = hn::Add(high, low);
+      errors_ = hn::Add(errors_, hn::Sub(low, hn::Sub(roots_, high)));
+    } else {
+      sum_.Add(value);
+    }
+  }
+
   DoubleSum sum_;
   VF roots_, errors_, rest_;
 };
