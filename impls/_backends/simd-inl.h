@@ -225,6 +225,12 @@ class Reduction {
     floor_ = hn::Set(f32, float((lowest - scale) * 0.69314718055994531));
   }
 
+  // Measure from another power of two; the shift stays.
+  HWY_INLINE void MeasureFrom(VF power, double exponent, double lowest) {
+    rounder_ = hn::Sub(hn::Set(f32, float(kMagic + exponent)), power);
+    floor_ = hn::MulAdd(power, hn::Set(f32, 0x1.62E430p-1f), hn::Set(f32, float((lowest - exponent) * 0.69314718055994531)));
+  }
+
   // x - shift, not below the floor (so that -inf is an ordinary number); NaN stays NaN.
   template <bool kShifted>
   HWY_INLINE VF Shifted(VF x) const {
@@ -358,6 +364,8 @@ class BasicSumExponential {
   HWY_INLINE BasicSumExponential(const Reference& reference, double factor)
       : reduction_(reference, kSumRoots.entry, Exponent(factor), -125.0),
         errors_(kCorrect ? hn::Load(f32, kSumRoots.error) : hn::Zero(f32)) {}
+  // Measure from 2^power instead, an integer below 2^10, with 2^exponent for a factor.
+  HWY_INLINE void MeasureFrom(VF power, double exponent) { reduction_.MeasureFrom(power, exponent, -125.0); }
   HWY_INLINE Product Factors(VF x) const {
     const VF v = reduction_.template Shifted<kShifted>(x);
     const VF k = reduction_.Rounded(v);

@@ -228,6 +228,62 @@ HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads, Reference& hin
   }
 }
 
+// `online` for rows of a few vectors: a row, and then its exponentials, stay in registers. What is left of a row after its
+// whole vectors is done with the elements before it, twice to the same result, as partial stores are slow. A row whose
+// largest element is far from 0 or not finite takes the general way.
+constexpr size_t kShort = 8 * kLanes;
+
+template <size_t kVectors, class T>
+HWY_NOINLINE void ShortRows(const Job& job, size_t begin, size_t end) {
+  BasicSumExponential<false> exponential(Reference(), 1.0);
+  const size_t n = job.n, whole = n / kLanes, vectors = (n + kLanes - 1) / kLanes;
+  const auto place = [=](size_t j) { return j < whole ? j * kLanes : n - kLanes; };
+  const auto again = hn::FirstN(f32, vectors * kLanes - n);  // lanes of the last vector that the one before it had
+  for (size_t r = begin; r < end; ++r) {
+    const T* x = reinterpret_cast<const T*>(job.x.Row(r));
+    T* y = reinterpret_cast<T*>(job.y.Row(r));
+    VF v[kVectors];
+    VF largest = hn::Set(f32, -kInfinity);
+    for (size_t j = 0; j < kVectors && j < vectors; ++j) {
+      v[j] = whole > 0 ? Load(x + place(j)) : LoadPart(x, n, -kInfinity);
+      largest = MaxKeepNaN(largest, v[j]);
+    }
+    largest = hn::MaxOfLanes(f32, largest);
+    if (!(std::fabs(hn::GetLane(largest)) < 256.0f)) {
+      Reference unknown;
+      Row<T, Algorithm::kOnline, false>(x, y, n, 1, unknown);
+      continue;
+    }
+    exponential.MeasureFrom(hn::Round(hn::Mul(largest, hn::Set(f32, 0x1.715476p+0f))), 40.0);
+    PartsSum sum;
+    for (size_t j = 0; j < kVectors && j < vectors; ++j) {
+      auto e = exponential.Factors(v[j]);
+      v[j] = e.Whole();
+      if (j == whole && whole > 0) {
+        e.root = hn::IfThenZeroElse(again, e.root);
+        e.part = hn::IfThenZeroElse(again, e.part);
+      }
+      sum.Add(e);
+    }
+    const Inverse inverse(1.0 / sum.Total());
+    for (size_t j = 0; j < kVectors && j < vectors; ++j) {
+      if (whole > 0) {
+        Store(inverse(v[j]), y + place(j));
+      } else {
+        StorePart(inverse(v[j]), y, n);
+      }
+    }
+  }
+}
+
+template <class T>
+void ShortRowsOf(const Job& job, size_t begin, size_t end) {
+  if (job.n <= kLanes) return ShortRows<1, T>(job, begin, end);
+  if (job.n <= 2 * kLanes) return ShortRows<2, T>(job, begin, end);
+  if (job.n <= 4 * kLanes) return ShortRows<4, T>(job, begin, end);
+  return ShortRows<8, T>(job, begin, end);
+}
+
 template <class T, Algorithm kAlgorithm, bool kStream>
 void Rows(const Job& job) {
   // Rows that are not contiguous, or not aligned to their elements, go through a copy.
@@ -245,19 +301,24 @@ void Rows(const Job& job) {
                                 scatter ? to.data() : reinterpret_cast<T*>(y), job.n, threads, hint);
     for (size_t i = 0; i < to.size(); ++i) memcpy(y + ptrdiff_t(i) * job.y.step, &to[i], sizeof(T));
   };
-  Reference first;
+  const bool few = kAlgorithm == Algorithm::kOnline && !kStream && job.n <= kShort && !gather && !scatter;
+  const auto some = [&](size_t begin, size_t end) {
+    if (few) return ShortRowsOf<T>(job, begin, end);
+    Reference hint;
+    for (size_t r = begin; r < end; ++r) row(r, 1, hint);
+  };
   if (job.threads == 1) {
-    for (size_t r = 0; r < job.rows; ++r) row(r, 1, first);
+    some(0, job.rows);
   } else if (job.rows >= 4 * job.threads || job.n <= 2 * kBlock) {
     // Whole rows, some 64 Ki elements to a task.
     const size_t chunk = std::max<size_t>(1, std::min((size_t{1} << 16) / job.n, job.rows / (4 * job.threads)));
     ThreadPool::Instance().Run(job.threads, (job.rows + chunk - 1) / chunk, [&](size_t task) {
-      Reference hint;
-      for (size_t r = task * chunk; r < std::min(job.rows, (task + 1) * chunk); ++r) row(r, 1, hint);
+      some(task * chunk, std::min(job.rows, (task + 1) * chunk));
       hwy::FlushStream();
     });
   } else {
-    for (size_t r = 0; r < job.rows; ++r) row(r, job.threads, first);
+    Reference hint;
+    for (size_t r = 0; r < job.rows; ++r) row(r, job.threads, hint);
   }
   if (kStream) hwy::FlushStream();
 }
