@@ -111,7 +111,8 @@ def compile(source: str, kernels: Sequence[str], arch: str) -> Compiled:
         program = core().Program(source, "c++", core().ProgramOptions(arch=arch, **OPTIONS))
         made = program.compile("cubin", name_expressions=tuple(kernels), logs=log)
     except Exception as error:
-        raise RuntimeError(f"NVRTC {version()} does not compile for {arch}: {error}") from error
+        said = " ".join(str(error).replace("\0", "").split())
+        raise RuntimeError(f"NVRTC {version()} does not compile for {arch}: {said}") from error
     seconds = time.perf_counter() - begin
     symbols = {name: symbol if isinstance(symbol, str) else symbol.decode() for name, symbol in made.symbol_mapping.items()}
     found = Compiled(bytes(made.code), symbols, usage(log.getvalue(), symbols), seconds)
