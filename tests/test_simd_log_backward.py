@@ -93,6 +93,18 @@ def test_results_past_the_caches_are_the_same(name: str, pass_: str) -> None:
         np.testing.assert_array_equal(one[0], many[r])
 
 
+@each_pass
+@pytest.mark.parametrize("n", [7, 16, 33, 64, 100, 300])
+def test_no_row_depends_on_its_neighbours(name: str, pass_: str, n: int) -> None:
+    """Short rows are taken in pairs; a NaN, which is taken otherwise, changes no bit of the row beside it."""
+    inputs = made(name, pass_, "normal", 41, n, "float32")
+    inputs[0][[2, 9, 20, 21], 0] = np.nan
+    for isa in isas():
+        together = run(name, pass_, inputs, isa)
+        alone = [run(name, pass_, tuple(array[r : r + 1] for array in inputs), isa) for r in range(41)]
+        np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
 @each_dtype
 @each_pass
 @pytest.mark.parametrize("layout", stress.STRIDED)

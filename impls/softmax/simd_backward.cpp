@@ -42,9 +42,7 @@ class Dot {
       AddVector(LoadPart(y_ + i, count, 0.0f), LoadPart(dy_ + i, count, 0.0f));
     }
   }
-  HWY_INLINE double Total() const {
-    return hn::GetLane(hn::SumOfLanes(f64, hn::Add(hn::Add(low_[0], low_[1]), hn::Add(high_[0], high_[1]))));
-  }
+  HWY_INLINE VD Lanes() const { return hn::Add(hn::Add(low_[0], low_[1]), hn::Add(high_[0], high_[1])); }
 
  private:
   static HWY_INLINE VD Wide(const T* p) { return hn::PromoteTo(f64, hn::LoadU(HalfF32(), reinterpret_cast<const float*>(p))); }
@@ -66,7 +64,7 @@ class Plain {
   HWY_INLINE explicit Plain(const T* dy) : dy_(dy) {}
   HWY_INLINE void Add(size_t i) {
     if constexpr (sizeof(T) == 4) {
-      for (size_t v = 0; v < 4; ++v) sums_[v % 2].Add(Load(dy_ + i + v * kLanes));
+      for (size_t v = 0; v < 2; ++v, i += 2 * kLanes) sums_[v].Add(hn::Add(Load(dy_ + i), Load(dy_ + i + kLanes)));
     } else {
       const VF a = hn::Add(Load(dy_ + i), Load(dy_ + i + kLanes));
       sums_[0].Add(hn::Add(a, hn::Add(Load(dy_ + i + 2 * kLanes), Load(dy_ + i + 3 * kLanes))));
@@ -75,7 +73,7 @@ class Plain {
   HWY_INLINE void Add(size_t i, size_t count) {
     sums_[0].Add(count == kLanes ? Load(dy_ + i) : LoadPart(dy_ + i, count, 0.0f));
   }
-  HWY_INLINE double Total() const { return sums_[0].Total() + sums_[1].Total(); }
+  HWY_INLINE VD Lanes() const { return hn::Add(sums_[0].Lanes(), sums_[1].Lanes()); }
 
  private:
   const T* dy_;
@@ -96,26 +94,37 @@ class Centred {
 
 // sum y dy of a row in registers
 template <size_t kCount>
-HWY_INLINE double DotOf(const VF (&y)[kCount], const VF (&dy)[kCount]) {
+HWY_INLINE VD DotOf(const VF (&y)[kCount], const VF (&dy)[kCount]) {
   const HalfF32 half;
   VD low = hn::Zero(f64), high = low;
   for (size_t k = 0; k < kCount; ++k) {
     low = hn::MulAdd(hn::PromoteTo(f64, hn::LowerHalf(y[k])), hn::PromoteTo(f64, hn::LowerHalf(dy[k])), low);
     high = hn::MulAdd(hn::PromoteTo(f64, hn::UpperHalf(half, y[k])), hn::PromoteTo(f64, hn::UpperHalf(half, dy[k])), high);
   }
-  return hn::GetLane(hn::SumOfLanes(f64, hn::Add(low, high)));
+  return hn::Add(low, high);
 }
 
+template <bool kStream>
 struct ShortSoftmax {
-  static constexpr bool kAny = true;
+  static constexpr bool kAny = true, kStreams = kStream;
   template <size_t kCount, class T>
-  HWY_INLINE bool Row(const T* const* inputs, T* dx, size_t n) const {
-    VF y[kCount], dy[kCount];
-    LoadRow(inputs[0], n, 0.0f, y);
-    LoadRow(inputs[1], n, 0.0f, dy);
-    const Centred centred{TwoFloats(DotOf(y, dy))};
-    for (size_t k = 0; k < kCount; ++k) y[k] = centred(y[k], dy[k]);
-    StoreRow(y, dx, n);
+  HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
+    double s[2];
+    if constexpr (kCount == 0) {
+      AddUp(SumLanes(Dot<T>(inputs[0][0], inputs[0][1]), n), SumLanes(Dot<T>(inputs[1][0], inputs[1][1]), n), s);
+      for (size_t r = 0; r < count; ++r) {
+        MapBlock<kStream>(Centred(TwoFloats(s[r])), n, outputs[r], inputs[r][0], inputs[r][1]);
+      }
+    } else {
+      VF y[2][kCount], dy[2][kCount];
+      for (size_t r = 0; r < 2; ++r) LoadRow(inputs[r][0], n, 0.0f, y[r]), LoadRow(inputs[r][1], n, 0.0f, dy[r]);
+      AddUp(DotOf(y[0], dy[0]), DotOf(y[1], dy[1]), s);
+      for (size_t r = 0; r < 2; ++r) {
+        const Centred centred{TwoFloats(s[r])};
+        for (size_t k = 0; k < kCount; ++k) y[r][k] = centred(y[r][k], dy[r][k]);
+        StoreRow(y[r], outputs[r], n);
+      }
+    }
     return true;
   }
 };
@@ -131,7 +140,7 @@ class Factored {
   static bool Takes(double factor) { return factor == 0.0 || (std::fabs(factor) > 0x1p-50 && std::fabs(factor) < 0x1p24); }
 
   HWY_INLINE Factored(const SumExponential& shared, double factor) : exponential_(shared), top_(hn::Set(f32, -kInfinity)) {
-    const TwoFloats scaled(factor / (kBias * SumExponential::kFactor));
+    const TwoFloats scaled(factor * (1.0 / (kBias * SumExponential::kFactor)));
     high_ = hn::Set(f32, scaled.high);
     low_ = hn::Set(f32, scaled.low);
   }
@@ -201,35 +210,43 @@ HWY_NOINLINE void MapSlowly(size_t n, T* y, const Function& function, const Inpu
   for (size_t i = 0; i < n; ++i) SetScalar(float(function(double(GetScalar(x + i))...)), y + i);
 }
 
+template <bool kStream>
 struct ShortLogSoftmax {
-  static constexpr bool kAny = true;
+  static constexpr bool kAny = true, kStreams = kStream;
   template <size_t kCount, class T>
-  HWY_INLINE bool Row(const T* const* inputs, T* dx, size_t n) const {
-    VF y[kCount], dy[kCount];
-    LoadRow(inputs[0], n, Factored::kFill, y);
-    LoadRow(inputs[1], n, 0.0f, dy);
-    DoubleSum sum;
-    for (const VF& v : dy) sum.Add(v);
-    const double s = sum.Total();
-    if (!Factored::Takes(s)) return false;
-    Factored term(shared, -s);
-    for (size_t k = 0; k < kCount; ++k) dy[k] = hn::Add(dy[k], term(y[k]));
-    if (!term.Within()) return false;
-    StoreRow(dy, dx, n);
-    return true;
+  HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
+    double s[2];
+    bool good = true;
+    if constexpr (kCount == 0) {
+      AddUp(SumLanes(Plain<T>(inputs[0][1]), n), SumLanes(Plain<T>(inputs[1][1]), n), s);
+      for (size_t r = 0; r < count && good; ++r) {
+        good = Factored::Takes(s[r]);
+        if (!good) break;
+        const Plus<Factored> function(Factored(shared, -s[r]));
+        good = MapBlock<kStream>(function, n, outputs[r], inputs[r][0], inputs[r][1]) <= function.Limit();
+      }
+    } else {
+      VF y[2][kCount], dy[2][kCount];
+      VD sums[2];
+      for (size_t r = 0; r < 2; ++r) {
+        LoadRow(inputs[r][0], n, Factored::kFill, y[r]), LoadRow(inputs[r][1], n, 0.0f, dy[r]);
+        DoubleSum sum;
+        for (size_t k = 0; k < kCount; k += 2) sum.Add(k + 1 < kCount ? hn::Add(dy[r][k], dy[r][k + 1]) : dy[r][k]);
+        sums[r] = sum.Lanes();
+      }
+      AddUp(sums[0], sums[1], s);
+      for (size_t r = 0; r < 2; ++r) {
+        Factored term(shared, -s[r]);
+        for (size_t k = 0; k < kCount; ++k) dy[r][k] = hn::Add(dy[r][k], term(y[r][k]));
+        good = good && Factored::Takes(s[r]) && term.Within();
+      }
+      if (!good) return false;
+      for (size_t r = 0; r < 2; ++r) StoreRow(dy[r], outputs[r], n);
+    }
+    return good;
   }
   const SumExponential& shared;
 };
-
-// EachRow; short rows are always stored plainly.
-template <class T, size_t kVectors, bool kStream, class Row, class Short>
-void EachRowOr(const Pass& pass, const Row& row, const Short& shorts) {
-  if constexpr (kStream) {
-    EachRow<T, kVectors, true>(pass, row);
-  } else {
-    EachRow<T, kVectors, true>(pass, row, shorts);
-  }
-}
 
 template <class T, bool kStream>
 void SoftmaxRows(const Pass& pass) {
@@ -238,7 +255,7 @@ void SoftmaxRows(const Pass& pass) {
     const double s = SumRow(pass.n, threads, [&](size_t begin) HWY_ATTR { return Dot<T>(y + begin, dy + begin); });
     MapRow<kStream>(Centred(TwoFloats(s)), pass.n, threads, dx, y, dy);
   };
-  EachRowOr<T, 2, kStream>(pass, row, ShortSoftmax());
+  EachRow<T, 2, true>(pass, row, ShortSoftmax<kStream>());
 }
 
 template <class T, bool kStream>
@@ -255,7 +272,7 @@ void LogSoftmaxRows(const Pass& pass) {
     }
     MapSlowly(n, dx, [s](double y, double dy) { return dy - std::exp(y) * s; }, y, dy);
   };
-  EachRowOr<T, 2, kStream>(pass, row, ShortLogSoftmax{shared});
+  EachRow<T, 2, true>(pass, row, ShortLogSoftmax<kStream>{shared});
 }
 
 template <class T, bool kStream>

@@ -40,7 +40,8 @@ class SumOfExponentials {
   HWY_INLINE void Add(size_t i, size_t count) {
     AddFirst(sum_, exponential_(count == kLanes ? Load(x_ + i) : LoadPart(x_ + i, count, 0.0f)), count);
   }
-  HWY_INLINE double Total() const { return sum_.Total() * (1.0 / SumExponential::kFactor); }
+  // Times SumExponential::kFactor.
+  HWY_INLINE VD Lanes() const { return sum_.Lanes(); }
 
  private:
   SumExponential exponential_;
@@ -64,7 +65,8 @@ struct LogSum {
 
 template <class T>
 HWY_INLINE double SumRowOf(const SumExponential& exponential, const T* x, size_t n, size_t threads) {
-  return SumRow(n, threads, [&](size_t begin) HWY_ATTR { return SumOfExponentials<T>(exponential, x + begin); });
+  const double sum = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return SumOfExponentials<T>(exponential, x + begin); });
+  return sum * (1.0 / SumExponential::kFactor);
 }
 
 // For rows that the exponentials of x itself don't serve.
@@ -129,23 +131,38 @@ class Subtract {
   VF high_, low_;
 };
 
+template <bool kStream>
 struct ShortLogSoftmax {
-  static constexpr bool kAny = true;
+  static constexpr bool kAny = true, kStreams = kStream;
   template <size_t kCount, class T>
-  HWY_INLINE bool Row(const T* const* inputs, T* y, size_t n) const {
-    VF x[kCount];
-    LoadRow(inputs[0], n, 0.0f, x);
-    DoubleSum sums;
-    for (size_t k = 0; k + 1 < kCount; ++k) {
-      const auto parts = plain(x[k]);
-      sums.Add(parts.root), sums.Add(parts.rest);
+  HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
+    double s[2];
+    const auto subtract = [&](size_t r) HWY_ATTR { return Subtract(TwoFloats(ShortLog(s[r] * (1.0 / SumExponential::kFactor)))); };
+    if constexpr (kCount == 0) {
+      AddUp(SumLanes(SumOfExponentials<T>(plain, inputs[0][0]), n), SumLanes(SumOfExponentials<T>(plain, inputs[1][0]), n), s);
+      if (!Good(s[0]) || !Good(s[1])) return false;
+      for (size_t r = 0; r < count; ++r) MapBlock<kStream>(subtract(r), n, outputs[r], inputs[r][0]);
+    } else {
+      VF x[2][kCount];
+      VD sums[2];
+      for (size_t r = 0; r < 2; ++r) {
+        LoadRow(inputs[r][0], n, 0.0f, x[r]);
+        DoubleSum sum;
+        for (size_t k = 0; k + 1 < kCount; ++k) {
+          const auto parts = plain(x[r][k]);
+          sum.Add(parts.root), sum.Add(parts.rest);
+        }
+        AddFirst(sum, plain(x[r][kCount - 1]), n - (kCount - 1) * kLanes);
+        sums[r] = sum.Lanes();
+      }
+      AddUp(sums[0], sums[1], s);
+      if (!Good(s[0]) || !Good(s[1])) return false;
+      for (size_t r = 0; r < 2; ++r) {
+        const Subtract function = subtract(r);
+        for (VF& v : x[r]) v = function(v);
+        StoreRow(x[r], outputs[r], n);
+      }
     }
-    AddFirst(sums, plain(x[kCount - 1]), n - (kCount - 1) * kLanes);
-    const double sum = sums.Total() * (1.0 / SumExponential::kFactor);
-    if (!Good(sum)) return false;
-    const Subtract subtract(TwoFloats(ShortLog(sum)));
-    for (VF& v : x) v = subtract(v);
-    StoreRow(x, y, n);
     return true;
   }
   const SumExponential& plain;
@@ -160,11 +177,7 @@ void LogSoftmaxRows(const Pass& pass) {
     if (!(std::fabs(sum.high) <= std::numeric_limits<double>::max())) sum.high = kNaN;
     MapRow<kStream>(Subtract(TwoFloats(sum.high, sum.low)), pass.n, threads, y, x);
   };
-  if constexpr (kStream) {
-    EachRow<T, 1, true>(pass, row);
-  } else {
-    EachRow<T, 1, true>(pass, row, ShortLogSoftmax{plain});
-  }
+  EachRow<T, 1, true>(pass, row, ShortLogSoftmax<kStream>{plain});
 }
 
 template <class T>

@@ -55,10 +55,11 @@ class SumSweep {
     sum_.Add(i_);
     i_ += kGroup;
   }
-  HWY_INLINE double Finish() {
+  HWY_INLINE VD Lanes() {
     for (; i_ < n_; i_ += kLanes) sum_.Add(i_, std::min(kLanes, n_ - i_));
-    return sum_.Total();
+    return sum_.Lanes();
   }
+  HWY_INLINE double Finish() { return hn::GetLane(hn::SumOfLanes(f64, Lanes())); }
 
  private:
   Sum sum_;
@@ -191,56 +192,120 @@ HWY_INLINE void StoreRow(const VF (&v)[kCount], T* y, size_t n) {
   }
 }
 
+// The lanes of a Sum over a row of at most a block.
+template <class Sum>
+HWY_INLINE VD SumLanes(const Sum& sum, size_t n) {
+  SumSweep<Sum> sweep(sum, n);
+  while (sweep.More()) sweep.Step();
+  return sweep.Lanes();
+}
+
+// Maps a row of at most a block; returns its Top().
+template <bool kStream, class Function, class T, class... Inputs>
+HWY_INLINE double MapBlock(const Function& function, size_t n, T* y, const Inputs*... x) {
+  MapSweep<Function, kStream, T, Inputs...> sweep(function, n, y, x...);
+  while (sweep.More()) sweep.Step();
+  return sweep.Finish();
+}
+
+// The sums of the lanes of two vectors, in SumOfLanes's order.
+HWY_INLINE void AddUp(VD a, VD b, double (&sums)[2]) {
+  const hn::FixedTag<double, 2> two;
+  const auto fold = [](auto v) HWY_ATTR {
+    return hn::Add(hn::LowerHalf(v), hn::UpperHalf(hn::Half<hn::DFromV<decltype(v)>>(), v));
+  };
+  const auto folded = [&](VD v) HWY_ATTR {
+    if constexpr (kLanes == 16) {
+      return fold(fold(v));
+    } else if constexpr (kLanes == 8) {
+      return fold(v);
+    } else {
+      return v;
+    }
+  };
+  const auto first = folded(a), second = folded(b);
+  hn::StoreU(hn::Add(hn::InterleaveLower(two, first, second), hn::InterleaveUpper(two, first, second)), two, sums);
+}
+
 struct NoShort {
   static constexpr bool kAny = false;
 };
+constexpr size_t kMedium = 1024;  // elements up to which rows are taken in pairs
 
-// Calls row(inputs, output, threads) for every row, or shorts.Row<kCount>(inputs, output, n) for a short one; where that
-// returns false, row too. The first `kVectors` inputs, and the output where kVectorOutput, hold whole
+// Calls row(inputs, output, threads) for every row, or shorts.Pair<kCount>(inputs, outputs, count, n) for two short ones, of
+// which the second counts only where count is 2: they hide each other's latencies. kCount is the number of vectors where a
+// row fits into registers, and otherwise 0. Where Pair returns false for a row alone, row is called too. The first `kVectors` inputs, and the output where kVectorOutput, hold whole
 // rows, the others one element of each; where one of them is not contiguous, copies are used.
 template <class T, size_t kVectors, bool kVectorOutput, class Row, class Short = NoShort>
 void EachRow(const Pass& pass, const Row& row, const Short& shorts = {}) {
   const auto contiguous = [&](const Strided& array) { return array.step == ptrdiff_t(sizeof(T)) || pass.n == 1; };
   bool copy = kVectorOutput && !contiguous(pass.output);
   for (size_t k = 0; k < kVectors; ++k) copy = copy || !contiguous(pass.inputs[k]);
-  const auto each = [&](size_t begin, size_t end, const auto& one) HWY_ATTR {
+  const auto each = [&](const Pass& part, size_t begin, size_t end, const auto& one) HWY_ATTR {
     for (size_t r = begin; r < end; ++r) {
       const T* inputs[kInputs];
-      for (size_t k = 0; k < kInputs; ++k) inputs[k] = reinterpret_cast<const T*>(pass.inputs[k].Row(r));
-      T* output = reinterpret_cast<T*>(pass.output.Row(r));
+      for (size_t k = 0; k < kInputs; ++k) inputs[k] = reinterpret_cast<const T*>(part.inputs[k].Row(r));
+      T* output = reinterpret_cast<T*>(part.output.Row(r));
       one(inputs, output);
     }
   };
+  const auto pairs = [&](const Pass& part, size_t begin, size_t end, auto vectors) HWY_ATTR {
+    const Pass local = part;  // which no store can change
+    size_t singles = 0;  // rows to take alone, so that no row depends on its neighbour
+    for (size_t r = begin; r < end;) {
+      const size_t count = singles ? 1 : std::min<size_t>(2, end - r);
+      const T* inputs[2][kInputs];
+      T* outputs[2];
+      for (size_t i = 0; i < 2; ++i) {
+        const size_t one = i < count ? r + i : r;
+        for (size_t k = 0; k < kVectors; ++k) inputs[i][k] = reinterpret_cast<const T*>(local.inputs[k].Row(one));
+        outputs[i] = reinterpret_cast<T*>(local.output.Row(one));
+      }
+      if (!shorts.template Pair<decltype(vectors)::value>(inputs, outputs, count, local.n)) {
+        if (count == 2) {
+          singles = 2;
+          continue;
+        }
+        row(inputs[0], outputs[0], 1);
+      }
+      r += count;
+      if (singles) --singles;
+    }
+  };
+  const auto in_place = [&](const Pass& part, size_t begin, size_t end, size_t threads) HWY_ATTR {
+    const size_t vectors = (part.n + kLanes - 1) / kLanes;
+    if (!Short::kAny || part.n > kMedium) {
+      each(part, begin, end, [&](const T** inputs, T* output) HWY_ATTR { row(inputs, output, threads); });
+    } else if constexpr (Short::kAny) {
+      if (Short::kStreams || vectors > kShort) {
+        pairs(part, begin, end, std::integral_constant<size_t, 0>());
+      } else if constexpr (!Short::kStreams) {
+        if (vectors == 1) pairs(part, begin, end, std::integral_constant<size_t, 1>());
+        if (vectors == 2) pairs(part, begin, end, std::integral_constant<size_t, 2>());
+        if (vectors == 3) pairs(part, begin, end, std::integral_constant<size_t, 3>());
+        if (vectors == 4) pairs(part, begin, end, std::integral_constant<size_t, 4>());
+      }
+    }
+    hwy::FlushStream();
+  };
   const auto copied = [&](const T** inputs, T* output, size_t threads) {
     std::vector<T> copies[kVectors], result(pass.n);
+    Pass one = pass;
+    for (size_t k = 0; k < kInputs; ++k) one.inputs[k] = Strided{reinterpret_cast<char*>(const_cast<T*>(inputs[k]))};
     for (size_t k = 0; k < kVectors; ++k) {
-      const char* data = reinterpret_cast<const char*>(inputs[k]);
       copies[k].resize(pass.n);
+      const char* data = one.inputs[k].data;
       for (T& element : copies[k]) memcpy(&element, data, sizeof(T)), data += pass.inputs[k].step;
-      inputs[k] = copies[k].data();
+      one.inputs[k].data = reinterpret_cast<char*>(copies[k].data());
     }
-    row(inputs, result.data(), threads);
+    one.output = Strided{reinterpret_cast<char*>(result.data())};
+    in_place(one, 0, 1, threads);
     char* data = reinterpret_cast<char*>(output);
     for (size_t i = 0; i < (kVectorOutput ? pass.n : 1); ++i, data += pass.output.step) memcpy(data, &result[i], sizeof(T));
   };
   const auto rows = [&](size_t begin, size_t end, size_t threads) HWY_ATTR {
-    const size_t vectors = (pass.n + kLanes - 1) / kLanes;
-    const auto in_registers = [&](auto count) HWY_ATTR {
-      each(begin, end, [&](const T** inputs, T* output) HWY_ATTR {
-        if (!shorts.template Row<decltype(count)::value>(inputs, output, pass.n)) row(inputs, output, 1);
-      });
-    };
-    if (copy) {
-      each(begin, end, [&](const T** inputs, T* output) HWY_ATTR { copied(inputs, output, threads); });
-    } else if (!Short::kAny || vectors > kShort) {
-      each(begin, end, [&](const T** inputs, T* output) HWY_ATTR { row(inputs, output, threads); });
-    } else if constexpr (Short::kAny) {
-      if (vectors == 1) in_registers(std::integral_constant<size_t, 1>());
-      if (vectors == 2) in_registers(std::integral_constant<size_t, 2>());
-      if (vectors == 3) in_registers(std::integral_constant<size_t, 3>());
-      if (vectors == 4) in_registers(std::integral_constant<size_t, 4>());
-    }
-    hwy::FlushStream();
+    if (!copy) return in_place(pass, begin, end, threads);
+    each(pass, begin, end, [&](const T** inputs, T* output) HWY_ATTR { copied(inputs, output, threads); });
   };
   if (pass.threads == 1 || (pass.rows < 4 * pass.threads && pass.n > 2 * kBlock)) return rows(0, pass.rows, pass.threads);
   // Whole rows, some 64 Ki elements to a task.
