@@ -75,9 +75,14 @@ def bind(names: tuple[str, ...], rows: int, n: int, isa: str, threads: int = 1) 
 
 
 def against_torch(isa: str, seconds: float) -> Iterator[Figure]:
+    kernels, source, sweeps = ceilings.native(), ceilings.memory(ceilings.L1_PART), 64
+    exp = medians({"exp": kernels.bind("exp-float32", isa, None, source, 1, sweeps)}, seconds / 4)["exp"]
+    each = exp / sweeps / kernels.work("exp-float32", source.nbytes)
+    yield Figure(isa, "ns of an exponential alone, in L1", 1e9 * each)
     for n, target in TORCH_TARGETS[isa].items():
         taken = medians(bind((AUTO, TORCH), 1, n, isa), 2 * seconds)
-        yield Figure(isa, f"torch / auto, one row of {n:,}", taken[TORCH] / taken[AUTO], target)
+        note = f"auto {taken[AUTO] / n * 1e9:.3f} ns an element"
+        yield Figure(isa, f"torch / auto, one row of {n:,}", taken[TORCH] / taken[AUTO], target, note=note)
     shapes = [(1, 1 << power) for power in range(4, 27)] + [(1, 100), (1, 1000), *BATCHES]
     ratios = {}
     for rows, n in shapes:
