@@ -198,6 +198,21 @@ class Plus {
   Term term_;
 };
 
+// e^v for |v| < 512, off by less than 2^-40 of it: a call of the library's would cost more than a short row does, registers
+// with constants among it.
+HWY_INLINE double ShortExp(double v) {
+  constexpr double kMagic = 0x1.8p52;
+  const double rounder = v * (16.0 * 1.44269504088896340736) + kMagic, whole = rounder - kMagic;
+  uint64_t bits;
+  memcpy(&bits, &rounder, sizeof(bits));
+  const double t = v - whole * (0.693147180559945309417 / 16.0), square = t * t;
+  const double tail = (1.0 / 2 + t * (1.0 / 6)) + square * (1.0 / 24 + t * (1.0 / 120));
+  const uint64_t exponent = uint64_t((int64_t(bits << 12) >> 16) + 1023) << 52;
+  double power;
+  memcpy(&power, &exponent, sizeof(power));
+  return kRoots[bits % 16] * power * ((1.0 + t) + square * tail);
+}
+
 // MapRow; returns whether the function was good for all of the row.
 template <bool kStream, class Function, class T, class... Inputs>
 HWY_INLINE bool MapWithin(const Function& function, size_t n, size_t threads, T* y, const Inputs*... x) {
@@ -284,7 +299,7 @@ void LogSumExpRows(const Pass& pass) {
     const double lse = GetScalar(inputs[1]), dlse = GetScalar(inputs[2]);
     // Below 512, e^-lse is part of the factor. Beyond, x - lse is exact wherever the result is not 0 or infinite.
     const bool near = std::fabs(lse) < 512.0;
-    const double factor = near ? dlse * std::exp(-lse) : dlse;
+    const double factor = near ? dlse * ShortExp(-lse) : dlse;
     if (near && Factored::Takes(factor)) {
       if (MapWithin<kStream>(Factored(shared, factor), n, threads, dx, x)) return;
     } else if (std::isfinite(lse) && std::isfinite(dlse)) {

@@ -137,7 +137,8 @@ struct ShortLogSoftmax {
   template <size_t kCount, class T>
   HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
     double s[2];
-    const auto subtract = [&](size_t r) HWY_ATTR { return Subtract(TwoFloats(ShortLog(s[r] * (1.0 / SumExponential::kFactor)))); };
+    const auto subtract =
+        [&](size_t r) HWY_ATTR { return Subtract(TwoFloats(ShortLog(s[r] * (1.0 / SumExponential::kFactor)))); };
     if constexpr (kCount == 0) {
       AddUp(SumLanes(SumOfExponentials<T>(plain, inputs[0][0]), n), SumLanes(SumOfExponentials<T>(plain, inputs[1][0]), n), s);
       if (!Good(s[0]) || !Good(s[1])) return false;

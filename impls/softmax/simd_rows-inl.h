@@ -234,8 +234,9 @@ constexpr size_t kMedium = 1024;  // elements up to which rows are taken in pair
 
 // Calls row(inputs, output, threads) for every row, or shorts.Pair<kCount>(inputs, outputs, count, n) for two short ones, of
 // which the second counts only where count is 2: they hide each other's latencies. kCount is the number of vectors where a
-// row fits into registers, and otherwise 0. Where Pair returns false for a row alone, row is called too. The first `kVectors` inputs, and the output where kVectorOutput, hold whole
-// rows, the others one element of each; where one of them is not contiguous, copies are used.
+// row fits into registers, and otherwise 0. Where Pair returns false for a row alone, row is called too. The first `kVectors`
+// inputs, and the output where kVectorOutput, hold whole rows, the others one element of each; where one of them is not
+// contiguous, copies are used.
 template <class T, size_t kVectors, bool kVectorOutput, class Row, class Short = NoShort>
 void EachRow(const Pass& pass, const Row& row, const Short& shorts = {}) {
   const auto contiguous = [&](const Strided& array) { return array.step == ptrdiff_t(sizeof(T)) || pass.n == 1; };
