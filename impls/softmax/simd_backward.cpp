@@ -263,6 +263,32 @@ struct ShortLogSoftmax {
   const SumExponential& shared;
 };
 
+template <bool kStream>
+struct ShortLogSumExp {
+  static constexpr bool kAny = true, kStreams = kStream;
+  template <size_t kCount, class T>
+  HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
+    for (size_t r = 0; r < count; ++r) {
+      const double lse = GetScalar(inputs[r][1]), dlse = GetScalar(inputs[r][2]);
+      if (!(std::fabs(lse) < 512.0)) return false;
+      const double factor = dlse * ShortExp(-lse);
+      if (!Factored::Takes(factor)) return false;
+      Factored function(shared, factor);
+      if constexpr (kCount == 0) {
+        if (!(MapBlock<kStream>(function, n, outputs[r], inputs[r][0]) <= function.Limit())) return false;
+      } else {
+        VF x[kCount];
+        LoadRow(inputs[r][0], n, Factored::kFill, x);
+        for (VF& v : x) v = function(v);
+        if (!function.Within()) return false;
+        StoreRow(x, outputs[r], n);
+      }
+    }
+    return true;
+  }
+  const SumExponential& shared;
+};
+
 template <class T, bool kStream>
 void SoftmaxRows(const Pass& pass) {
   const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
@@ -293,7 +319,7 @@ void LogSoftmaxRows(const Pass& pass) {
 template <class T, bool kStream>
 void LogSumExpRows(const Pass& pass) {
   const SumExponential shared = Factored::Shared();
-  EachRow<T, 1, true>(pass, [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
+  const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T* x = inputs[0];
     const size_t n = pass.n;
     const double lse = GetScalar(inputs[1]), dlse = GetScalar(inputs[2]);
@@ -306,7 +332,8 @@ void LogSumExpRows(const Pass& pass) {
       if (MapWithin<false>(Folded(near ? 0.0f : float(lse), factor), n, threads, dx, x)) return;
     }
     MapSlowly(n, dx, [=](double x) { return std::exp(x - lse) * dlse; }, x);
-  });
+  };
+  EachRow<T, 1, true>(pass, row, ShortLogSumExp<kStream>{shared});
 }
 
 template <class T, bool kStream>

@@ -259,7 +259,7 @@ void EachRow(const Pass& pass, const Row& row, const Short& shorts = {}) {
       T* outputs[2];
       for (size_t i = 0; i < 2; ++i) {
         const size_t one = i < count ? r + i : r;
-        for (size_t k = 0; k < kVectors; ++k) inputs[i][k] = reinterpret_cast<const T*>(local.inputs[k].Row(one));
+        for (size_t k = 0; k < kInputs; ++k) inputs[i][k] = reinterpret_cast<const T*>(local.inputs[k].Row(one));
         outputs[i] = reinterpret_cast<T*>(local.output.Row(one));
       }
       if (!shorts.template Pair<decltype(vectors)::value>(inputs, outputs, count, local.n)) {
