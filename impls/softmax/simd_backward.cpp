@@ -27,6 +27,7 @@ class Dot {
       for (size_t v = 0; v < 4; ++v, i += kLanes) {
         low_[v % 2] = hn::MulAdd(Wide(y_ + i), Wide(dy_ + i), low_[v % 2]);
         high_[v % 2] = hn::MulAdd(Wide(y_ + i + kLanes / 2), Wide(dy_ + i + kLanes / 2), high_[v % 2]);
+        hwy::Prefetch(y_ + i + 512), hwy::Prefetch(dy_ + i + 512);  // of the next rows, if this one is short
       }
     } else {  // the product of two 16-bit numbers is exact in float
       const VF a = hn::Mul(Load(y_ + i), Load(dy_ + i));

@@ -230,7 +230,7 @@ HWY_INLINE void AddUp(VD a, VD b, double (&sums)[2]) {
 struct NoShort {
   static constexpr bool kAny = false;
 };
-constexpr size_t kMedium = 1024;  // elements up to which rows are taken in pairs
+constexpr size_t kMedium = 256;  // elements up to which rows are taken in pairs; beyond, two rows at once are slower
 
 // Calls row(inputs, output, threads) for every row, or shorts.Pair<kCount>(inputs, outputs, count, n) for two short ones, of
 // which the second counts only where count is 2: they hide each other's latencies. kCount is the number of vectors where a
