@@ -471,6 +471,21 @@ class PartsSum {
   VF roots_, errors_, rest_;
 };
 
+// The same for a vector or two, where adding in double costs least.
+class DoublePartsSum {
+ public:
+  HWY_INLINE DoublePartsSum() {}
+  template <class Product>
+  HWY_INLINE void Add(const Product& e) {
+    sum_.Add(e.root);
+    sum_.Add(hn::Mul(e.part, e.tail));
+  }
+  HWY_INLINE double Total() const { return sum_.Total(); }
+
+ private:
+  DoubleSum sum_;
+};
+
 // The sum of e^(x_i - shift) / 2^power.
 template <class T>
 HWY_INLINE double SumWith(const Reference& reference, const T* HWY_RESTRICT x, size_t n) {

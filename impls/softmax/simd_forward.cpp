@@ -17,6 +17,7 @@
 #include <hwy/aligned_allocator.h>
 #include <hwy/cache_control.h>
 
+#include <type_traits>
 #include <vector>
 
 #include "_backends/simd-inl.h"
@@ -255,7 +256,7 @@ HWY_NOINLINE void ShortRows(const Job& job, size_t begin, size_t end) {
       continue;
     }
     exponential.MeasureFrom(hn::Round(hn::Mul(largest, hn::Set(f32, 0x1.715476p+0f))), 40.0);
-    PartsSum sum;
+    std::conditional_t<kVectors <= 2, DoublePartsSum, PartsSum> sum;
     for (size_t j = 0; j < kVectors && j < vectors; ++j) {
       auto e = exponential.Factors(v[j]);
       v[j] = e.Whole();
