@@ -100,6 +100,7 @@ class Timing:
     """One workload on one target: the sides' bound calls, and what timing them in turns gives."""
 
     def __init__(self, job: Mapping[str, Any], pulse: Pulse) -> None:
+        self.begin = time.perf_counter()
         from ulproof.impls import load
         from ulproof.impls._backends import arrays, stress
 
@@ -213,31 +214,33 @@ class Timing:
                 found[name] = hot(call)
         return found
 
+    def used(self) -> float:
+        """Seconds since this job came: making inputs, binding and warming up are part of what measuring costs."""
+        return time.perf_counter() - self.begin
+
     def answers(self) -> Iterator[Answer]:
-        job, begin = self.job, time.perf_counter()
+        job, taken, noise, reason = self.job, {}, None, None
         calls = self.bound()
-        used, taken, noise, reason = 0.0, {}, None, None
         if calls:
             sides, most = self.samplers(calls, job["cache"])
-            begin = time.perf_counter()
-            effort = Effort(0.75 * job["seconds"], job["limit"], job["precision"])
+            seconds = max(job["seconds"] / 3, 0.75 * job["seconds"] - self.used())
+            effort = Effort(seconds, job["limit"] - self.used(), job["precision"])
             try:
                 taken = take_turns(sides, effort, seed=job["seed"], most=most, announce=self.announce)
             except OverBudget:
                 reason = "budget"
-            used = time.perf_counter() - begin
             twin = next(name for name in sides if name.endswith(TWIN))
             if taken:
                 noise = statistics.distance(taken.pop(twin), taken[twin.removesuffix(TWIN)])
         called: dict[str, Any] = {}
         if taken and job["as_called"]:
-            effort = Effort(0.25 * job["seconds"], min(max(1.0, job["seconds"]), job["limit"] - used), 2 * job["precision"])
-            begin = time.perf_counter()
+            effort = Effort(
+                0.25 * job["seconds"], min(max(1.0, job["seconds"]), job["limit"] - self.used()), 2 * job["precision"]
+            )
             try:
                 called = take_turns(self.as_called(list(taken)), effort, seed=job["seed"], announce=self.announce)
             except OverBudget:
                 called = {}
-            used += time.perf_counter() - begin
         for name in job["sides"]:
             if name in self.failures:
                 yield {"side": name, **self.failures[name]}
@@ -245,7 +248,7 @@ class Timing:
                 yield {"side": name, "status": "not measured", "reason": reason}
             else:
                 yield {"side": name, "seconds": taken[name], "seconds_as_called": called.get(name), **self.extra[name]}
-        yield {"used": used, "noise": noise}
+        yield {"used": self.used(), "noise": noise}
 
     def announce(self, name: str) -> None:
         self.pulse.beat(name.removesuffix(TWIN))
