@@ -259,6 +259,14 @@ def test_a_whole_run_leaves_a_page_and_can_be_resumed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "CEILING_SECONDS", 0.1)
+    measure, spent, limits = run.Runner.measure, [0.0], []
+
+    def counted(runner: run.Runner, job: Any, seconds: float, limit: float) -> float:
+        limits.append((limit, 3.0 - sum(spent)))
+        spent.append(measure(runner, job, seconds, limit))
+        return spent[-1]
+
+    monkeypatch.setattr(run.Runner, "measure", counted)
     arguments = [
         "run",
         "logsumexp:numpy/three-pass",
@@ -284,7 +292,9 @@ def test_a_whole_run_leaves_a_page_and_can_be_resumed(
     assert header["finished"]
     assert header["findings"]
     assert header["watch"]
-    assert header["plan"]["used_seconds"] > 0
+    assert len(spent) > 1
+    assert header["plan"]["used_seconds"] == pytest.approx(sum(spent), abs=1e-3)
+    assert all(limit == pytest.approx(left) for limit, left in limits)
     assert said.out.rstrip().splitlines()[-1] == f"Page: {Path('report.html').resolve()}"
     assert "measuring: " in said.err
     assert Path("report.html").read_text() == Path("out/report.html").read_text()

@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import ulproof.impls
-from ulproof.benchmarks import presets, run, supervise
+from ulproof.benchmarks import presets, run, supervise, worker
 from ulproof.benchmarks.measure import caches, ceilings, environment
 from ulproof.benchmarks.measure.ceilings import Ceilings
 from ulproof.benchmarks.presets import Job, Machine, plan, spend
@@ -233,6 +235,39 @@ run.Runner(run.new({str(path)!r}, options), options).run()
     assert len(times) == counts.measured == 8  # two implementations, two workloads, hot and cold
     assert header["finished"]
     assert counts.exit_code() == 0
+
+
+def test_getting_ready_counts_as_measuring(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an invented clock that only goes on while a side is bound: the seconds used, and the limit left for sampling."""
+    now, limits = [100.0], []
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    bind = worker.Timing.bind
+
+    def turns(sides: dict[str, Any], effort: Any, **_: Any) -> dict[str, Any]:
+        limits.append(effort.limit)
+        return dict.fromkeys(sides, {"median": 1.0})
+
+    monkeypatch.setattr(worker, "take_turns", turns)
+
+    def slow(timing: worker.Timing, *arguments: Any) -> Any:
+        now[0] += 2.0
+        return bind(timing, *arguments)
+
+    monkeypatch.setattr(worker.Timing, "bind", slow)
+    job: dict[str, Any] = {
+        "operator": "twice",
+        "pass": "forward",
+        "dtype": "float32",
+        "axes": {"rows": 2, "n": 64},
+        "target": "cpu",
+    }
+    job |= {"threads": 1, "cache": "hot", "twin": "numpy/steady", "seed": 0, "precision": 0.01, "as_called": False}
+    job |= {"sides": {"numpy/steady": None, "numpy/talker": None}, "seconds": 1.0, "limit": 20.0}
+    with tempfile.TemporaryFile() as shared:
+        shared.truncate(worker.PULSE)
+        *_, last = worker.timing(job, worker.Pulse(shared.fileno()))
+    assert last["used"] == 6.0  # two sides and the twin
+    assert limits == [14.0]
 
 
 def children(pid: int) -> list[int]:
