@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .measure import caches, ceilings
-from .measure.sampling import Effort, hot, take_turns
+from .measure.sampling import Effort, hot, settled, take_turns
 
 AUTO, TORCH, TWO_PASS = "simd/auto", "peer/torch-eager", "simd/two-pass"
 BASELINES = ("simd/three-pass-recompute", "simd/three-pass-reload")
@@ -63,7 +63,7 @@ def draw(rows: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def medians(sides: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    taken = take_turns({name: hot(call) for name, call in sides.items()}, Effort(seconds, precision=0.002))
+    taken = take_turns({name: settled(hot(call)) for name, call in sides.items()}, Effort(seconds, precision=0.002))
     return {name: each["median"] for name, each in taken.items()}
 
 

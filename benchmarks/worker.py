@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .measure import caches, environment, statistics
-from .measure.sampling import Effort, OverBudget, Rotation, Sampler, hot, take_turns
+from .measure.sampling import Effort, OverBudget, Rotation, Sampler, hot, settled, take_turns
 
 PULSE = 256  # bytes: a counter, then the name of the side at work
 TWIN = " (twin)"
@@ -175,11 +175,11 @@ class Timing:
             sides = dict(calls)
             sides[twin + TWIN] = self.bind(twin, self.fresh_inputs(), self.fresh_outputs())
             return {name: hot(call) if cache == "hot" else Rotation(1).sampler([call]) for name, call in sides.items()}, None
-        count, sweep = caches.copies(nbytes)
-        rotation = Rotation(count, caches.sweeper() if sweep else None)
-        buffers = [(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)]
+        count, evicted = caches.copies(nbytes)
+        buffers, others = ([(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)] for _ in range(2))
+        every = (array for inputs, outputs in (*buffers, *others) for array in (*inputs, *outputs))
+        rotation = Rotation(count, caches.evictor(every) if evicted else None)
         found = {name: rotation.sampler([self.bind(name, *each) for each in buffers]) for name in calls}
-        others = [(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)]
         found[twin + TWIN] = rotation.sampler([self.bind(twin, *each) for each in others])
         return found, rotation.most
 
@@ -214,6 +214,10 @@ class Timing:
                 found[name] = hot(call)
         return found
 
+    def undisturbed(self, sides: dict[str, Sampler]) -> dict[str, Sampler]:
+        """Several threads need all cores for themselves."""
+        return {name: settled(side) for name, side in sides.items()} if self.job["threads"] > 1 else sides
+
     def used(self) -> float:
         """Seconds since this job came: making inputs, binding and warming up are part of what measuring costs."""
         return time.perf_counter() - self.begin
@@ -223,6 +227,7 @@ class Timing:
         calls = self.bound()
         if calls:
             sides, most = self.samplers(calls, job["cache"])
+            sides = self.undisturbed(sides)
             seconds = max(job["seconds"] / 3, 0.75 * job["seconds"] - self.used())
             effort = Effort(seconds, job["limit"] - self.used(), job["precision"])
             try:
@@ -238,7 +243,9 @@ class Timing:
                 0.25 * job["seconds"], min(max(1.0, job["seconds"]), job["limit"] - self.used()), 2 * job["precision"]
             )
             try:
-                called = take_turns(self.as_called(list(taken)), effort, seed=job["seed"], announce=self.announce)
+                called = take_turns(
+                    self.undisturbed(self.as_called(list(taken))), effort, seed=job["seed"], announce=self.announce
+                )
             except OverBudget:
                 called = {}
         for name in job["sides"]:

@@ -61,6 +61,22 @@ def test_exponentials_are_summed(kernels: ModuleType) -> None:
         assert total == pytest.approx(np.exp(source.astype(np.float64)).sum(), rel=1e-6)
 
 
+def test_flushing_changes_nothing_and_takes_bytes_alone(kernels: ModuleType) -> None:
+    if not hasattr(kernels, "flush"):
+        pytest.skip("this CPU can't flush single lines")
+    memory = np.arange(1000, dtype=np.uint8)
+    before = memory.copy()
+    for part in (memory[:0], memory[3:4], memory[60:70], memory):
+        kernels.flush(part)
+    fixed = memory[:7]
+    fixed.flags.writeable = False
+    kernels.flush(fixed)
+    np.testing.assert_array_equal(memory, before)
+    for wrong in (memory[::2], memory.view(np.float64)):
+        with pytest.raises(TypeError):
+            kernels.flush(wrong)
+
+
 def test_work_is_what_was_done(kernels: ModuleType) -> None:
     assert kernels.work("read", 4096) == 4096
     assert kernels.work("copy", 4096) == kernels.work("stream-copy", 4096) == 8192

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ulproof.benchmarks.measure import caches
-from ulproof.benchmarks.measure.sampling import Effort, OverBudget, Rotation, Sampler, calibrate, hot, take_turns
+from ulproof.benchmarks.measure import caches, environment
+from ulproof.benchmarks.measure.sampling import Effort, OverBudget, Rotation, Sampler, calibrate, hot, settled, take_turns
 from ulproof.benchmarks.measure.statistics import LEAST
 
 
@@ -145,11 +147,40 @@ def test_rotation_gives_every_call_a_copy_that_was_not_used_for_longest() -> Non
 def test_eviction_comes_before_a_sample_and_is_not_timed() -> None:
     clock = Clock()
     heard: list[Any] = []
-    rotation = Rotation(3, clock.work(100.0, heard, "evict"))
-    sampler = rotation.sampler([clock.work(1.0, heard, place) for place in range(3)], clock.nanoseconds)
-    assert rotation.most == 3
-    assert sampler(3) == pytest.approx(1.0)
-    assert heard == ["evict", 0, 1, 2]
+    rotation = Rotation(8, clock.work(100.0, heard, "evict"))
+    sampler = rotation.sampler([clock.work(1.0, heard, place) for place in range(8)], clock.nanoseconds)
+    assert rotation.most == 8
+    orders = []
+    for count in (8, 8, 5):
+        heard.clear()
+        assert sampler(count) == pytest.approx(1.0)
+        assert heard[0] == "evict"
+        orders.append(heard[1:])
+        assert len(set(heard[1:])) == count, "each copy once at most"
+    assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1], "no order that a prefetcher could learn"
+
+
+def test_a_side_waits_until_other_threads_rest() -> None:
+    clock = Clock()
+    side = settled(clock.side(1e-3), lambda: clock.now < 4.5e-3, lambda seconds: clock.work(seconds)())
+    assert side(2) == pytest.approx(1e-3)
+    assert clock.now == pytest.approx(5e-3 + 3e-3), "five naps, then three calls"
+    assert side(2) == pytest.approx(1e-3)
+    assert clock.now == pytest.approx(8e-3 + 3e-3), "nothing to wait for"
+    never = settled(clock.side(1e-3), lambda: True, lambda seconds: clock.work(seconds)())
+    assert never(1) == pytest.approx(1e-3)
+    assert clock.now == pytest.approx(11e-3 + 50e-3 + 2e-3), "what never rests is not waited for"
+
+
+def test_a_thread_at_work_is_seen(tmp_path: Path) -> None:
+    own = threading.get_native_id()
+    for name, state in ((own, "R"), (own + 1, "S"), (own + 2, "D")):
+        (tmp_path / str(name)).mkdir()
+        (tmp_path / str(name) / "stat").write_text(f"{name} (a) R b) {state} 1 2 3\n")
+    assert not environment.busy(tmp_path)
+    (tmp_path / str(own + 2) / "stat").write_text(f"{own + 2} (python) R 1 2 3\n")
+    assert environment.busy(tmp_path)
+    assert not environment.busy(tmp_path / "nowhere")
 
 
 CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,7 @@ def beyond(nbytes: int, caches: Mapping[str, int] | None = None) -> bool:
 
 
 def copies(nbytes: int, caches: Mapping[str, int] | None = None) -> tuple[int, bool]:
-    """How many copies of a working set to rotate, and whether the caches must be swept besides, because so many copies
-    still fit."""
+    """How many copies of a working set to rotate, and whether they must be evicted besides, because so many still fit."""
     wanted = -(-2 * last(caches) // max(nbytes, 1)) + 1
     return min(wanted, MOST_COPIES), wanted > MOST_COPIES
 
@@ -68,3 +68,18 @@ def sweeper() -> Callable[[], object]:
     """A function that fills the last-level cache with memory of its own."""
     memory = np.ones(2 * last() // 8, np.float64)
     return memory.sum
+
+
+def evictor(arrays: Iterable[np.ndarray]) -> Callable[[], object]:
+    """A function that drops these contiguous arrays from every cache, and nothing else where the CPU can; else the sweeper."""
+    try:
+        flush = import_module("._ceilings", __package__).flush
+    except (ImportError, AttributeError):
+        return sweeper()
+    lines = [each.reshape(-1).view(np.uint8) for each in arrays]
+
+    def evict() -> None:
+        for each in lines:
+            flush(each)
+
+    return evict

@@ -33,6 +33,7 @@ struct Kernels {
 constexpr size_t kBlock = 768;  // bytes: 12 vectors of AVX-512, 24 of AVX2; the arithmetic kernels work on whole blocks
 constexpr size_t kFmas = 64;    // multiply-adds per element of a block
 constexpr size_t kPart = 12288;  // bytes: threads get multiples of whole pages and of whole blocks
+constexpr size_t kLine = 64;   // bytes of a cache line, or of half of one
 constexpr size_t kAhead = 2048; // bytes that the out-of-cache sweeps prefetch ahead
 
 }  // namespace ulproof
@@ -245,6 +246,14 @@ size_t Work(const std::string& kind_name, size_t nbytes) {
   return kind.writes ? 2 * nbytes : nbytes;
 }
 
+#if HWY_ARCH_X86
+void Flush(const nb::ndarray<nb::ro, uint8_t, nb::c_contig, nb::device::cpu>& bytes) {
+  for (size_t i = 0; i < bytes.size(); i += kLine) hwy::FlushCacheline(bytes.data() + i);
+  if (bytes.size()) hwy::FlushCacheline(bytes.data() + bytes.size() - 1);
+  hwy::FlushStream();
+}
+#endif
+
 nb::tuple Isas() {
   nb::list names;
   for (const Isa& isa : kIsas) {
@@ -285,6 +294,10 @@ sweeps   repeats inside one call, so that small buffers are not timed with the c
 Calling it returns a number that depends on the work: the sum of the 32-bit words modulo 2^32 and
 threads for read, a sum of lanes for the arithmetic kinds, 0 for the copies. Raises ValueError or TypeError
 that says what was wrong and what is allowed.)");
+#if HWY_ARCH_X86
+  m.def("flush", &ulproof::Flush, nb::arg("bytes").noconvert(),
+        "Write the cache lines of a contiguous array of uint8 back to memory and drop them from every cache. x86 only.");
+#endif
   m.def("work", &ulproof::Work, nb::arg("kind"), nb::arg("nbytes"),
         R"(Units of work in one sweep over a source of `nbytes` bytes: bytes read plus bytes written, floating-point
 operations (a multiply-add is two), or exponentials.)");

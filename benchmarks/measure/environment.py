@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import threading
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -58,6 +59,13 @@ def _threads_per_core() -> int:
 def cores() -> list[int]:
     """The cores this process may run on."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def busy(tasks: str | Path = "/proc/self/task") -> bool:
+    """Whether another thread of this process has work, or spins while it waits for some; False where the system can't say."""
+    own = str(threading.get_native_id())
+    states = (read(stat).rpartition(")")[2].split()[:1] for stat in Path(tasks).glob("*/stat") if stat.parent.name != own)
+    return ["R"] in states
 
 
 def memory() -> dict[str, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice, repeat
 from typing import Any
 
+from . import environment
 from .statistics import LEAST, summary, width
 
 Sampler = Callable[[int], float]
@@ -36,17 +37,39 @@ def hot(call: Call, clock: Callable[[], int] = time.perf_counter_ns) -> Sampler:
     return sample
 
 
+def settled(
+    side: Sampler,
+    busy: Callable[[], bool] = environment.busy,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Sampler:
+    """The same side, sampled once the other threads of this process rest; they get 50 naps of a millisecond to come to it.
+
+    The threads of OpenMP, torch's among them, spin for some 8 ms after their work. They would take the cores that the next
+    side's threads need: a softmax on two of two cores took 1.14 ms in place of 0.61.
+    """
+
+    def sample(calls: int) -> float:
+        for _ in range(50):
+            if not busy():
+                break
+            sleep(1e-3)
+        return side(calls)
+
+    return sample
+
+
 @dataclass
 class Rotation:
     """Copies of a workload that the sides of a group share, so that each call meets buffers that left the cache.
 
-    The copies are used in turn by all sides. Where all of them together don't exceed the cache, ``evict`` sweeps it before
-    each sample, and a sample takes each copy at most once.
+    The copies are used in turn by all sides. Where all of them together don't exceed the cache, ``evict`` empties it of them
+    before each sample, and a sample takes each copy at most once, in an order of its own: a prefetcher would learn another.
     """
 
     copies: int
     evict: Call | None = None
     position: int = 0
+    order: random.Random = field(default_factory=lambda: random.Random(0), repr=False)
 
     @property
     def most(self) -> int | None:
@@ -57,10 +80,12 @@ class Rotation:
         """Time the bound calls of one side, one per copy."""
 
         def sample(count: int) -> float:
-            turn = list(islice(cycle(calls), self.position, self.position + count))
-            self.position = (self.position + count) % self.copies
             if self.evict:
+                turn = self.order.sample(calls, count)
                 self.evict()
+            else:
+                turn = list(islice(cycle(calls), self.position, self.position + count))
+                self.position = (self.position + count) % self.copies
             begin = clock()
             for call in turn:
                 call()
