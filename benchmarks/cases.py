@@ -40,8 +40,19 @@ class Case:
 
 FAMILY = ("numpy/three-pass", "simd/auto", "peer/torch-eager", "triton/fused", "cuda/block-per-row")
 
+ACTIVATION = Case(
+    ("numpy/direct",),
+    ("1024", "65536", "1048576", "16777216"),
+    ("n",),
+    full=tuple(str(1 << power) for power in range(4, 27)),
+)
+
 CASES: Mapping[str, Case] = {
     "softmax": Case(("simd/two-pass", "simd/three-pass-reload", "simd/three-pass-recompute", *FAMILY)),
     "log_softmax": Case(FAMILY),
     "logsumexp": Case(FAMILY),
+    "relu": ACTIVATION,
+    "gelu": ACTIVATION,
+    "silu": ACTIVATION,
+    "crrelu": ACTIVATION,
 }

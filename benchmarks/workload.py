@@ -32,17 +32,18 @@ class Workload:
     inputs: tuple[np.ndarray, ...]
     card: Any
     package: str
-    dtype: str
+    params: Mapping[str, Any]
 
     def max_ulp(self) -> float:
-        """The largest error of a fresh call, in ULPs of the output dtype at the card's scale; infinite if not finite."""
+        """The largest error of a fresh call, in ULPs of the output's dtype at the card's scale; infinite if not finite."""
         reference = import_module(".reference", self.package)
         exact = tuple(array.astype(np.float64) for array in self.inputs)
-        expected = getattr(reference, self.card.oracle)(*exact)
-        scales = getattr(reference, self.card.scale)(*exact, *expected) if self.card.scale else (None,) * len(expected)
+        expected = getattr(reference, self.card.oracle)(*exact, **self.params)
+        scale = getattr(reference, self.card.scale) if self.card.scale else None
+        scales = scale(*exact, *expected, **self.params) if scale else (None,) * len(expected)
         self.call()
         errors = (
-            ulp_error(actual, truth, self.dtype, scale)
+            ulp_error(actual, truth, actual.dtype.name, scale)
             for actual, truth, scale in zip(self.outputs(), expected, scales, strict=True)
         )
         return max(float(error.max(initial=0.0)) for error in errors)
@@ -67,8 +68,13 @@ def ready(name: str, target: str, shape: str, dtype: str = "float32", pass_: str
 
     card = implementation.operator.passes[pass_]
     inputs = draw(implementation.operator, pass_, axes, dtype)
-    outputs = tuple(np.full(argument.shape(axes), np.nan, dtype_named(dtype)) for argument in card.outputs)
-    facts = (axes, card.nbytes(axes, dtype), inputs, card, implementation.operator.package, dtype)
+    types = [dtype_named(dtype if argument.dtype == "io" else argument.dtype) for argument in card.outputs]
+    poison = [np.nan if each.kind not in "biu" else -77 for each in types]
+    outputs = tuple(
+        np.full(argument.shape(axes), full_of, each)
+        for argument, full_of, each in zip(card.outputs, poison, types, strict=True)
+    )
+    facts = (axes, card.nbytes(axes, dtype), inputs, card, implementation.operator.package, implementation.operator.params)
     if target == "cpu":
         bound = implementation.bind(inputs, outputs, pass_=pass_)
         return Workload(bound, lambda: outputs, *facts)

@@ -19,6 +19,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -35,22 +36,23 @@ class Argument:
     """One array that goes into or comes out of a pass.
 
     ``dtype`` is a NumPy dtype name, or ``"io"`` for the workload's own. ``kind`` is ``array``, ``target`` (integer class
-    indices), ``mask``, ``parameter`` (learned, shared by all rows) or ``state``.
+    indices), ``mask``, ``parameter`` (learned, shared by all rows) or ``state``. An axis is a name, or a size that never
+    changes. An output without the pass's first axis is a sum over it. ``draw`` names the stress input that checks and
+    measurements draw from where this is not the first argument; ``values`` are what they give a parameter.
     """
 
     name: str
-    axes: tuple[str, ...]
+    axes: tuple[str | int, ...]
     dtype: str = "io"
     kind: str = "array"
+    draw: str = "normal"
+    values: tuple[float, ...] = ()
 
     def shape(self, axes: Axes) -> tuple[int, ...]:
-        return tuple(axes[axis] for axis in self.axes)
+        return tuple(axes[axis] if isinstance(axis, str) else axis for axis in self.axes)
 
     def nbytes(self, axes: Axes, dtype: str) -> int:
-        size = ITEMSIZE[dtype if self.dtype == "io" else self.dtype]
-        for axis in self.axes:
-            size *= axes[axis]
-        return size
+        return ITEMSIZE[dtype if self.dtype == "io" else self.dtype] * prod(self.shape(axes))
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class Pass:
     """One direction of an operator: arguments in order, the oracle, and what any implementation must at least spend.
 
     ``oracle`` and ``scale`` name functions of the family's ``reference`` module. The oracle takes the inputs as float64
-    arrays and returns a tuple of float64 outputs. The scale function takes the same plus those outputs and returns, for
-    each output, the magnitude whose ULP is the unit of error (``None``: the oracle's own value).
+    arrays, and the operator's ``params`` by name, and returns a tuple of float64 outputs. The scale function takes the same
+    plus those outputs and returns, for each output, the magnitude whose ULP is the unit of error (``None``: the oracle's own
+    value).
     ``gate`` is the largest error in ULPs, by dtype, with which an implementation is slow or fast rather than broken.
     ``derive`` names an oracle-side function that makes this pass's inputs from ``x``-like draws, where they depend on each
     other (a backward pass that reads the forward's result).
@@ -157,6 +160,10 @@ class Implementation:
             raise ValueError(f"unknown isa {isa!r} of {self.full_name}; there are {', '.join(self.isas) or 'none to choose'}")
         if threads != 1 and (threads < 1 or not self.threaded):
             raise ValueError(f"threads is {threads}; {self.full_name} takes {'1 or more' if self.threaded else '1'}")
+        for name in params or {}:
+            if name not in self.operator.params and name not in self.options:
+                known = ", ".join([*self.operator.params, *self.options]) or "none"
+                raise ValueError(f"unknown parameter {name!r} of {self.full_name}; there are {known}")
         merged = {**self.operator.params, **self.options, **(params or {})}
         return self.code().bind(self, pass_, inputs, outputs, target=target, isa=isa, threads=threads, params=merged)
 

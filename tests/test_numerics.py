@@ -15,7 +15,9 @@ from ulproof.impls import implementations, load, operators
 from ulproof.impls._backends import stress
 from ulproof.impls._backends.arrays import BFLOAT16, dtype_named
 from ulproof.impls.registry import Implementation
+from ulproof.impls.softmax import OPERATORS
 
+SOFTMAX = tuple(operator.name for operator in OPERATORS)
 DTYPES = ("float32", "float16", "bfloat16")
 AXES = {"rows": 5, "n": 1000}
 
@@ -39,7 +41,7 @@ class Case:
 
 
 def here(*backends: str) -> Iterator[Case]:
-    for operator in operators():
+    for operator in SOFTMAX:
         for implementation in implementations(operator):
             if implementation.backend in backends and implementation.unavailable("cpu") is None:
                 for isa in check.isas_of(implementation, "cpu"):
@@ -55,7 +57,7 @@ forward = pytest.mark.parametrize("case", FORWARD, ids=str)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pass_", ["forward", "backward"])
-@pytest.mark.parametrize("operator", operators())
+@pytest.mark.parametrize("operator", SOFTMAX)
 def test_every_stress_input_is_within_the_bound(operator: str, pass_: str, dtype: str) -> None:
     """All implementations in one test: making inputs and asking the oracle takes longer than judging a result."""
     workloads = [(name, 5, 1001) for name in operators()[operator].stress]

@@ -47,8 +47,11 @@ def spacing(value: np.ndarray, dtype: str) -> np.ndarray:
 def ulp_error(actual: np.ndarray, expected: np.ndarray, dtype: str, scale: np.ndarray | None = None) -> np.ndarray:
     """Elementwise error in ULPs, float64, infinite where NaN or infinity is amiss; negative zero equals zero.
 
-    ``actual`` has dtype ``dtype``, ``expected`` and ``scale`` are float64, all of one shape.
+    Integers are off by their difference. ``actual`` has dtype ``dtype``, ``expected`` and ``scale`` are float64, all of one
+    shape.
     """
+    if np.asarray(actual).dtype.kind in "iu":  # counts and indices
+        return np.abs(np.asarray(actual, np.float64) - expected)
     actual, expected = np.asarray(actual), np.asarray(expected, np.float64)
     if actual.size > PIECE:
         parts = [slice(start, start + PIECE) for start in range(0, actual.size, PIECE)]
@@ -74,7 +77,7 @@ def ulp_error(actual: np.ndarray, expected: np.ndarray, dtype: str, scale: np.nd
 
 def flushed(actual: np.ndarray, expected: np.ndarray, dtype: str) -> np.ndarray:
     """Which elements are zeros in place of a float32 or bfloat16 subnormal."""
-    if dtype == "float16":
+    if dtype not in ("float32", "bfloat16"):
         return np.zeros(np.shape(actual), bool)
     size = np.abs(expected)
     # Half the subnormal spacing and less rounds to 0 anyway.

@@ -62,7 +62,7 @@ def axes_of(implementation: Implementation, pass_: str, inputs: tuple[Any, ...])
     if len(inputs) != len(card.inputs):
         names = ", ".join(argument.name for argument in card.inputs)
         raise TypeError(f"{operator.name} {pass_} takes {len(card.inputs)} array(s) ({names}), got {len(inputs)}")
-    axes: dict[str, int] = {}
+    axes: dict[Any, int] = {}
     lead: tuple[int, ...] = ()
     io = ""
     for argument, array in zip(card.inputs, inputs, strict=True):
@@ -97,10 +97,9 @@ def axes_of(implementation: Implementation, pass_: str, inputs: tuple[Any, ...])
 
 
 def shape_of(argument: Any, axes: Mapping[str, int], lead: tuple[int, ...]) -> tuple[int, ...]:
-    """An argument's shape when the card's first axis stands for the leading dimensions ``lead``."""
-    if not argument.axes:
-        return ()
-    return (*lead, *(axes[axis] for axis in argument.axes[1:]))
+    """An argument's shape when the card's first axis, the first of ``axes``, stands for the leading dimensions ``lead``."""
+    shape: tuple[int, ...] = argument.shape(axes)
+    return (*lead, *shape[1:]) if argument.axes[:1] == (next(iter(axes)),) else shape
 
 
 def lead_of(implementation: Implementation, pass_: str, first: np.ndarray) -> tuple[int, ...]:

@@ -133,6 +133,40 @@ def _all_of(dtype: np.dtype) -> Maker:
     return make
 
 
+def _log_uniform(rng: np.random.Generator, rows: int, n: int, info: Any) -> np.ndarray:
+    """Every magnitude of the type alike: random signs, exponents and mantissas of its finite numbers, zeros apart."""
+    lowest, highest = np.log2(float(info.smallest_subnormal)), np.log2(float(info.max))
+    x = np.exp2(rng.uniform(lowest, highest, (rows, n)))
+    return np.copysign(x, rng.standard_normal((rows, n))).astype(np.float32)
+
+
+# Where elementwise operators turn, overflow or fade: thresholds (0.01), knees, the ends of float32's and float16's
+# exponentials, sigmoids, Gaussians, squares, cubes, fifth to seventh powers, and where gradients pass through 0.
+POINTS = (
+    *(0.01, 0.5, 0.7517916, 1, 1.2784645, 1.4142135, 1.7320508, 2, 3.0015, 4.4, 4.9, 5.5, 6, 6.35, 8.3, 9.19, 10, 11.09, 13.3),
+    *(14.0, 14.2, 14.58, 16.6, 17.33, 20, 40.3, 44.3, 87.3, 88.7228, 88.8, 89, 103.28, 104, 181, 255.9, 256, 1e4, 65504),
+    *(3.2e5, 2.6e6, 5.1e7, 1e8, 7e12, 1.84e19, 2e19, 1e38),
+)
+
+
+def _points(rng: np.random.Generator, rows: int, n: int, info: Any) -> np.ndarray:
+    """``POINTS`` with either sign, each met by itself and by neighbours up to three numbers away."""
+    x = np.resize(np.asarray(POINTS, np.float32), rows * n)
+    steps = rng.integers(-3, 4, x.size)
+    near = (x.view(np.int32) + (steps << (23 - int(info.nmant)))).astype(np.int32).view(np.float32)
+    return np.copysign(near, rng.standard_normal(x.size)).astype(np.float32).reshape(rows, n)
+
+
+def _limits(rng: np.random.Generator, rows: int, n: int, info: Any) -> np.ndarray:
+    """The last numbers and what lies beyond: infinities, the largest, the smallest normal and subnormal, zeros."""
+    ends = np.asarray([np.inf, float(info.max), float(info.tiny), float(info.smallest_subnormal), 0], np.float32)
+    return np.copysign(rng.choice(ends, (rows, n)), rng.standard_normal((rows, n))).astype(np.float32)
+
+
+def _clipped(rng: np.random.Generator, rows: int, n: int, info: Any) -> np.ndarray:
+    return np.clip(_normal(rng, rows, n), -1, 1)
+
+
 CATALOGUE: dict[str, Maker] = {
     "normal": _spread(1),
     "normal-0.1": _spread(0.1),
@@ -171,6 +205,10 @@ CATALOGUE: dict[str, Maker] = {
     "nan": _one(np.nan, _spread(1), every=2),
     "denormal": _denormal,
     "signed-zeros": _signed_zeros,
+    "log-uniform": _log_uniform,
+    "points": _points,
+    "limits": _limits,
+    "clipped": _clipped,
     "all-float16": _all_of(np.dtype(np.float16)),
     "all-bfloat16": _all_of(np.dtype(ml_dtypes.bfloat16)),
 }
@@ -195,7 +233,8 @@ def stress(name: str, rows: int, n: int, dtype: str = "float32", seed: int = 0) 
 
 
 def inputs(operator: Operator, pass_: str, axes: Axes, dtype: str, name: str = "normal", seed: int = 0) -> tuple[Any, ...]:
-    """The arrays a pass takes: the first by the stress name, the others N(0, 1), then whatever the card derives from them.
+    """The arrays a pass takes: the first by the stress name, the others as the card says (N(0, 1), or a parameter's values),
+    then whatever the card derives from them.
 
     An unknown stress name raises ``ValueError``.
     """
@@ -203,9 +242,15 @@ def inputs(operator: Operator, pass_: str, axes: Axes, dtype: str, name: str = "
     draws = []
     for position, argument in enumerate(card.inputs):
         shape = argument.shape(axes)
-        rows, n = (shape[0], int(np.prod(shape[1:]))) if len(shape) > 1 else (1, shape[0])
-        drawn = stress("normal" if position else name, rows, n, dtype, seed + position)
-        draws.append(drawn.reshape(shape))
+        if argument.values:
+            draws.append(np.resize(np.asarray(argument.values, argument.dtype), shape))
+            continue
+        drawn = argument.draw if position else name
+        rows, n = shape[0], int(np.prod(shape[1:]))
+        if len(shape) == 1 and not drawn.startswith("all-"):
+            rows, n = 1, rows
+        its = dtype if argument.dtype == "io" else argument.dtype
+        draws.append(stress(drawn, rows, n, its, seed + position).reshape(shape))
     if card.derive is None:
         return tuple(draws)
     from importlib import import_module

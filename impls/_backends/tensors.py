@@ -76,7 +76,7 @@ def check_inputs(
             if not shape:
                 raise ValueError(f"{argument.name} has 0 dimensions, needs at least 1")
             lead = shape[:-1]
-            axes = {argument.axes[0]: int(np.prod(lead, dtype=np.int64)), argument.axes[1]: shape[-1]}
+            axes = {str(argument.axes[0]): int(np.prod(lead, dtype=np.int64)), str(argument.axes[1]): shape[-1]}
             if shape[-1] == 0:
                 raise ValueError(f"{argument.name} has shape {shape}: axis {argument.axes[1]!r} must not be empty")
         elif shape != (expected := arrays.shape_of(argument, axes, lead)):

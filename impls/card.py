@@ -1,0 +1,34 @@
+"""What cards share: words for targets and passes, bounds, costs and learned parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .registry import Argument, Axes
+
+PASSES = ("forward", "backward")
+GPU = ("cuda",)
+CPU_AND_GPU = ("cpu", "cuda")
+TRITON = ("cuda", "interpreter")
+ISAS = ("avx2", "avx512")
+
+
+def within(float32: float, halves: float = 0.51, passes: tuple[str, ...] = PASSES) -> dict[tuple[str, str], float]:
+    """The bound of an implementation: ULPs in float32, and in the two 16-bit types."""
+    each = {"float32": float32, "float16": halves, "bfloat16": halves}
+    return {(pass_, dtype): bound for pass_ in passes for dtype, bound in each.items()}
+
+
+def per_element(count: int) -> Callable[[Axes], int]:
+    """A cost of so many for each element of rows and n, or of n alone."""
+    return lambda axes: count * axes.get("rows", 1) * axes["n"]
+
+
+def learned(name: str, *shape: int, values: tuple[float, ...]) -> Argument:
+    """A learned parameter, float32 whatever the workload's dtype. ``values`` are what checks and measurements use."""
+    return Argument(name, shape, "float32", "parameter", values=values)
+
+
+def gradients(parameters: Iterable[Argument]) -> tuple[Argument, ...]:
+    """Their gradients, as outputs of a backward pass: sums over all elements, in float32."""
+    return tuple(Argument(f"d{each.name}", each.axes, "float32", "parameter") for each in parameters)
