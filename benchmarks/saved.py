@@ -179,7 +179,7 @@ def wrong(side: Side) -> dict[tuple[Any, ...], str]:
             reason = f"{each['status']} on {each['stress']}: {each['reason']}"
         elif each["kind"] == "time" and side.path.is_file() and (ulp := (each.get("ulp") or {}).get("max")) is not None:
             mine = implementations(each["operator"])[each["implementation"]]
-            bound = mine.bound.get((each["pass"], each["dtype"]))
+            bound = (mine.bound or {}).get((each["pass"], each["dtype"]))
             if mine.vouched and bound is not None and ulp > bound:
                 reason = f"{ulp:.3g} ULP, beyond its bound of {bound:g}"
         if reason:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .history import History
+
 # In the page, what is drawn in these colours of the light theme becomes a CSS variable.
 INK, MUTED, GRID, BAND, PAPER = "#1b1f24", "#59636e", "#d5dbe1", "#eef1f5", "#ffffff"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", BAND: "var(--band)", PAPER: "var(--bg)"}
@@ -387,6 +389,58 @@ def chart(kind: str, sweep: Sweep, caches: Mapping[str, int], ceilings: pd.DataF
         else:
             titles = draw_latency(axes, sweep, look)
     return _svg(figure, f"{kind}-{sweep.name}", titles, f"{kind} of {sweep.label}")
+
+
+def draw_history(axes: Axes, history: History, look: Mapping[str, Look]) -> dict[str, str]:
+    """A quantity over commits: points, the level of each piece, and the band that points stay in when nothing changes."""
+    titles = {}
+    finite = []
+    for number, series in enumerate(history.lines(list(look))):
+        style, gid = _style(look[series.implementation]), f"line-{number}"
+        points = [(place, value) for place, value in zip(series.places, series.values, strict=True) if 0 < value < math.inf]
+        if not points:
+            continue
+        finite += [value for _, value in points]
+        axes.plot(*zip(*points, strict=True), **{**style, "linewidth": 0.7}, marker=look[series.implementation].marker, gid=gid)
+        titles[gid] = series.implementation
+        levels = [each for each in series.levels if each[2] < 1e12]
+        for begin, end, level in levels:
+            ends = [series.places[begin] - 0.4, series.places[end] + 0.4]
+            axes.plot(ends, [level, level], color=style["color"], linewidth=2.0, alpha=0.75)
+            axes.fill_between(ends, level / series.band, level * series.band, color=style["color"], alpha=0.14, linewidth=0)
+    steps = (step for series in history.lines(list(look)) for step in series.steps)
+    for step in sorted(steps, key=lambda step: -step.change)[:4]:
+        if max(step.before, step.after) >= 1e12:
+            continue
+        axes.annotate(
+            f"{100 * (step.after / step.before - 1):+.3g}%",
+            (step.place - 0.5, step.after),
+            xytext=(0, 9 if step.after > step.before else -9),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if step.after > step.before else "top",
+            fontsize=8,
+            fontweight="bold",
+            bbox=BEHIND,
+        )
+    every = max(1, math.ceil(len(history.commits) / 7))
+    axes.set_xticks(range(0, len(history.commits), every), [commit[:7] for commit, _ in history.commits[::every]])
+    axes.set(xlim=(-0.6, len(history.commits) - 0.4), xlabel="commit, oldest first", yscale="log")
+    if finite:
+        axes.set_ylim(min(finite) / 1.25, max(finite) * 1.25)
+    axes.grid(axis="y")
+    _decades(axes.yaxis, "s" if history.quantity == "time" else "")
+    return titles
+
+
+def history_chart(history: History, look: Mapping[str, Look], name: str) -> str:
+    """One workload over commits as inline SVG."""
+    import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        figure, (axes,) = _figure(head=0.03)
+        titles = draw_history(axes, history, look)
+    return _svg(figure, name, titles, f"{history.quantity} of {history.operator}, {history.label}, over commits")
 
 
 def roofline(runs: pd.DataFrame, operators: Sequence[str] = (), fmt: str = "svg") -> bytes:

@@ -7,6 +7,7 @@ import json
 import math
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def asv(path: Path) -> tuple[Header, list[Record]]:
         (folder / "benchmarks.json" for folder in (path, *path.parents) if (folder / "benchmarks.json").exists()), None
     )
     metadata = _read(metadata_file) if metadata_file else {}
-    records = [record for file in found for record in _asv_results(_read(file), metadata)]
+    results = sorted(((_read(file), file.parent.name) for file in found), key=lambda each: each[0].get("date") or 0)
+    records = [record | {"machine": name} for result, name in results for record in _asv_results(result, metadata)]
     machines = sorted({file.parent.name for file in found})
     header = {
         "id": f"asv {', '.join(machines)}",
@@ -74,6 +76,7 @@ def asv(path: Path) -> tuple[Header, list[Record]]:
 
 def _asv_results(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> Iterator[Record]:
     columns = result.get("result_columns", [])
+    date = datetime.fromtimestamp((result.get("date") or 0) / 1000, UTC).isoformat(timespec="seconds")
     for benchmark, row in result.get("results", {}).items():
         card = metadata.get(benchmark, {})
         unit = card.get("unit", "seconds" if "time_" in benchmark else "")
@@ -85,7 +88,7 @@ def _asv_results(result: Mapping[str, Any], metadata: Mapping[str, Any]) -> Iter
             if isinstance(measured, float) and math.isnan(measured):
                 continue  # skipped
             record = _named_like(benchmark) | described(dict(zip(names, map(_literal, cell), strict=False)))
-            record |= {"status": "ok", "commit": result.get("commit_hash"), "group": benchmark}
+            record |= {"status": "ok", "commit": result.get("commit_hash"), "date": date, "group": benchmark}
             if measured is None:
                 yield record | {"kind": "time", "status": "crashed", "reason": "failed in asv"}
             elif unit == "seconds":
@@ -132,7 +135,8 @@ def pytest_benchmark(path: Path) -> tuple[Header, list[Record]]:
         record = named | described({**(benchmark.get("params") or {}), **extra})
         record |= {"bytes": nbytes, "ulp": None if error is None else {"max": error}}
         record |= {"kind": "time", "status": "ok", "group": benchmark.get("group")}
-        record["commit"] = (document.get("commit_info") or {}).get("id")
+        record |= {"commit": (document.get("commit_info") or {}).get("id"), "date": document.get("datetime")}
+        record["machine"] = (document.get("machine_info") or {}).get("node")
         seconds = {"median": stats["median"], "samples": stats.get("rounds", 1)}
         records.append(record | {"seconds": seconds})
     machine = document.get("machine_info") or {}

@@ -13,8 +13,9 @@ from . import drivers
 
 # fmt: off
 TEXT = (
-    "run", "source", "kind", "status", "reason", "operator", "implementation", "backend", "variant", "target", "isa", "dtype",
-    "pass", "cache", "stress", "commit", "group", "roof.binds", "roof.level", "ulp.worst_input", "ceiling", "level", "unit",
+    "run", "source", "machine", "date", "kind", "status", "reason", "operator", "implementation", "backend", "variant",
+    "target", "isa", "dtype", "pass", "cache", "stress", "commit", "group", "roof.binds", "roof.level", "ulp.worst_input",
+    "ceiling", "level", "unit",
     "seconds.stopped",
 )
 NUMBERS = (
@@ -47,13 +48,20 @@ def load(runs: str | os.PathLike[str] | Paths = (), *, asv: Paths = (), pytest_b
         header, records = read(folder)
         identity = Path(folder).resolve().name
         headers.append({**header, "id": identity, "source": "ulproof"})
-        rows += [{**flat(record), "run": identity, "source": "ulproof"} for record in records]
+        here = {"run": identity, "source": "ulproof", "machine": machine(header), "date": header["started"]}
+        rows += [{**flat(record), **here} for record in records]
     for reader, paths in ((drivers.asv, asv), (drivers.pytest_benchmark, pytest_benchmark)):
         for path in paths:
             header, records = reader(Path(path))
             headers.append(header)
             rows += [{**flat(record), "run": header["id"], "source": header["source"]} for record in records]
     return frame_of(rows, headers)
+
+
+def machine(header: Mapping[str, Any]) -> str | None:
+    """The processor and its cores: numbers of two machines never share a line."""
+    cpu = header["environment"].get("cpu") or {}
+    return f"{cpu['model']}, {cpu.get('cores', '?')} cores" if cpu.get("model") else None
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from . import tables, units
+from . import history, tables, units
 from .charts import ORDER, chart, rounded
 from .looks import DARK, LIGHT, MARKS, Look, looks
 from .sweeps import RIVALS, Crossover, Sweep, caches_of, crossover, isas_of, sweeps
@@ -33,6 +33,7 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
     runs = runs.copy(deep=False)
     runs.attrs = {}  # pandas copies them deeply with every slice
     look = looks(tables.ranked(runs))
+    histories = list(history.histories(runs))
     script = (TEMPLATES / "page.js").read_text()
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -60,6 +61,9 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         overview=tables.overview(runs),
         problems=tables.problems(runs),
         operators=sections(runs, headers, look),
+        history=history.figures(histories, look),
+        steps=history.steps(histories),
+        most_steps=history.STEPS,
         ceilings=tables.ceilings(runs),
         noise=tables.noise(runs, headers),
         compiled=tables.compiled(runs),
