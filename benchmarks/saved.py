@@ -128,8 +128,8 @@ def compare(base: Side, head: Side, margin: float = 0.02) -> list[Record]:
             reason = f"{worse['status']} in {'head' if worse is other else 'base'}: {worse.get('reason')}"
             lost = worse is other and other["status"] in ("crashed", "timeout") and one.get("seconds")
             row |= {"verdict": "failed" if lost else "skipped", "reason": reason}
-        if other and (reason := broken.get(tuple(other.get(each) for each in ("operator", "implementation", "pass", "dtype")))):
-            row |= {"verdict": "wrong", "reason": reason}
+        if other and (fault := broken.get(tuple(other.get(each) for each in ("operator", "implementation", "pass", "dtype")))):
+            row |= {"verdict": "wrong", "reason": fault}
         rows.append(row)
     return rows
 
