@@ -15,7 +15,13 @@ import pytest
 
 from ulproof.reports import history, load, looks, render
 
-WORKLOAD: dict[str, Any] = {"operator": "softmax", "target": "cpu", "dtype": "float32", "pass": "forward", "axes": {"rows": 1, "n": 4096}}
+WORKLOAD: dict[str, Any] = {
+    "operator": "softmax",
+    "target": "cpu",
+    "dtype": "float32",
+    "pass": "forward",
+    "axes": {"rows": 1, "n": 4096},
+}
 HEADER = {"format": 1, "environment": {"cpu": {"model": "Synthetic", "cores": 2}}, "plan": {}}
 Level = Callable[[int], float]
 
