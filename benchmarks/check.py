@@ -355,7 +355,7 @@ def judge(
     eps = float(ml_dtypes.finfo(arrays.dtype_named(dtype)).eps)
     errors: list[np.ndarray] = []
     broken = [f"{name}: memory beside it was written" for name in strayed]
-    worst, worst_at, flushed = -1.0, "", 0
+    worst, worst_at, flushed, misrounded = -1.0, "", 0, 0
     for block in given.blocks():
         results = {position: outputs[position][block.rows] if block.rows else outputs[position] for position in block.expected}
         for position, expected in block.expected.items():
@@ -369,13 +369,15 @@ def judge(
                 place = np.unravel_index(int(error.argmax()), error.shape)
                 worst_at = _worst(argument.name, place, actual, expected, card, block)
             errors.append(error.astype(np.float32).reshape(-1))
+            misrounded += ulp.misrounded(actual, expected, error)
         if pass_ == "forward" and block.rows:
             reference = import_module(".reference", given.operator.package)
             wide = [_wide(array) for array in results.values()]
             checked = (getattr(reference, name)(*block.inputs, *wide, eps) for name in given.operator.invariants)
             broken += [reason for reason in checked if reason]
     measured = ulp.summary(np.concatenate(errors) if errors else np.zeros(0))
-    measured |= {"worst_input": worst_at or None, "flushed": flushed}
+    measured |= {"worst_input": worst_at or None, "flushed": flushed, "outputs": sum(error.size for error in errors)}
+    measured |= {"misrounded": None if card.scale else misrounded}
     status, reason = _verdict(implementation, pass_, dtype, measured["max"], broken)
     return {"status": status, "reason": f"{reason}; {worst_at}" if reason and worst_at else reason, "ulp": measured}
 

@@ -29,6 +29,43 @@ def schema() -> Mapping[str, Any]:
     return json.loads(Path(__file__).with_name("record.schema.json").read_text())
 
 
+WORDS = {"$ref", "anyOf", "type", "enum", "const", "minimum", "exclusiveMinimum", "required", "properties", "items"}
+WORDS |= {"additionalProperties", "description"}
+TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "null": type(None),
+}
+
+
+def _sound(value: Any, rule: Mapping[str, Any]) -> bool:
+    """Whether a value certainly passes a rule of the schema, in a tenth of the time; for what it does not vouch for
+    jsonschema has the last word."""
+    if "$ref" in rule:
+        return _sound(value, schema()["$defs"][rule["$ref"].rpartition("/")[2]])
+    if not rule.keys() <= WORDS or isinstance(value, bool):
+        return False
+    if "anyOf" in rule and not any(_sound(value, each) for each in rule["anyOf"]):
+        return False
+    kinds = rule.get("type", ())
+    if kinds and not any(isinstance(value, TYPES[kind]) for kind in ((kinds,) if isinstance(kinds, str) else kinds)):
+        return False
+    if ("enum" in rule and value not in rule["enum"]) or ("const" in rule and value != rule["const"]):
+        return False
+    if isinstance(value, int | float):
+        return value >= rule.get("minimum", value) and not value <= rule.get("exclusiveMinimum", float("-inf"))
+    if isinstance(value, list):
+        return all(_sound(each, rule.get("items", {})) for each in value)
+    if not isinstance(value, dict):
+        return True
+    named, others = rule.get("properties", {}), rule.get("additionalProperties", {})
+    fits = (_sound(each, named.get(name, others)) for name, each in value.items() if name in named or others)
+    return all(name in value for name in rule.get("required", ())) and all(fits)
+
+
 @cache
 def _validator(definition: str) -> Any:
     from jsonschema import Draft202012Validator
@@ -38,6 +75,8 @@ def _validator(definition: str) -> Any:
 
 def problem(value: Any, definition: str = "record") -> str | None:
     """What the schema has against a ``record`` or a ``run``, in one line; ``None`` when it is valid."""
+    if _sound(value, {"$ref": definition}):
+        return None
     from jsonschema.exceptions import best_match
 
     if (error := best_match(_validator(definition).iter_errors(value))) is None:

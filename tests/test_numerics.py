@@ -352,3 +352,22 @@ class TestPlan:
 
         item = check.plan(["logsumexp"], {"backend": ["numpy"]}, thorough=False)[0]
         jsonschema.validate(item.check(), {**schema(), "$ref": "#/$defs/record"})
+
+
+@pytest.mark.parametrize(
+    "operator, stressed", [("softmax", "all-float16"), ("logsumexp", "all-float16"), ("softmax", "normal")]
+)
+def test_outputs_that_are_not_correctly_rounded_are_counted(operator: str, stressed: str) -> None:
+    """Against NumPy's own rounding of the oracle's values, and of outputs some of which are moved by one number."""
+    implementation = load(operator)["numpy/three-pass"]
+    axes = {"rows": 1 << 16, "n": 2}
+    given = check.workload(operator, "forward", tuple(axes.items()), "float16", stressed, 0)
+    expected = np.concatenate([block.expected[0] for block in given.blocks()])
+    rounded = expected.astype(np.float16)
+    moved = rounded.copy()
+    finite = np.isfinite(moved) & (np.abs(moved) > 1e-3)
+    moved[finite] = np.where(np.arange(finite.sum()) % 7, moved[finite], np.nextafter(moved[finite], np.float16(0)))
+    for outputs, count in ((rounded, 0), (moved, np.count_nonzero(moved[finite] != rounded[finite]))):
+        found = check.judge(implementation, "forward", given, [outputs], "float16", [])["ulp"]
+        scaled = bool(implementation.operator.passes["forward"].scale)
+        assert (found["outputs"], found["misrounded"]) == (rounded.size, None if scaled else count)

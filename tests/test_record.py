@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from ulproof.benchmarks import record
 from ulproof.benchmarks.record import FORMAT, RunError, RunFolder, key, problem, read, records
 
 HEADER = {"started": "2030-01-01T00:00:00+00:00", "environment": {}, "plan": {}}
-TIME = {
+TIME: dict[str, Any] = {
     "kind": "time",
     "status": "ok",
     "operator": "softmax",
@@ -41,6 +43,53 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert run == {"format": FORMAT, **HEADER}
     assert [each["seed"] for each in found] == [0, 1, 2]
     assert list(records(path)) == found
+
+
+SOUND = {
+    **TIME,
+    "reason": None,
+    "threads": 2,
+    "axes": {"rows": 1, "n": 64},
+    "cache": "hot",
+    "noise": 0,
+    "something else": [1],
+    "roof": {"seconds": 1e-6, "binds": "exps", "level": None},
+    "ulp": {"max": None, "outputs": 3},
+}
+UNSOUND: tuple[dict[str, Any], ...] = (
+    {"kind": "tim"},
+    {"status": None},
+    {"reason": 3},
+    {"threads": 0},
+    {"threads": 1.5},
+    {"threads": True},
+    {"axes": {"n": "64"}},
+    {"axes": None},
+    {"cache": "warm"},
+    {"noise": "none"},
+    {"seconds": {"median": 1.0, "low": 0.9, "high": 1.2}},
+    {"seconds": {**TIME["seconds"], "median": 0}},
+    {"seconds": {**TIME["seconds"], "samples": 0}},
+    {"roof": {"seconds": 1e-6}},
+    {"roof": {"seconds": 1e-6, "binds": "luck"}},
+    {"ulp": {}},
+    {"ulp": [1]},
+)
+
+
+def test_the_quick_check_and_the_schema_agree() -> None:
+    judge = Draft202012Validator({**record.schema()["$defs"]["record"], "$defs": record.schema()["$defs"]})
+    whole = {"$ref": "record"}
+    assert record._sound(SOUND, whole) and judge.is_valid(SOUND)
+    for change in UNSOUND:
+        assert not judge.is_valid(SOUND | change), change
+        assert not record._sound(SOUND | change, whole), change
+        assert problem(SOUND | change)
+    for name in ("kind", "status"):
+        lacking = {key: value for key, value in SOUND.items() if key != name}
+        assert not record._sound(lacking, whole) and not judge.is_valid(lacking)
+    assert problem(SOUND | {"threads": 2.0}) is None, "where the quick check is stricter the schema decides"
+    assert not record._sound(SOUND, {"maxProperties": 99}), "a word that it does not know is not for it"
 
 
 def test_a_run_without_records_is_a_run(tmp_path: Path) -> None:

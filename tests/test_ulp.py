@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ulproof.benchmarks.measure.ulp import flushed, spacing, summary, ulp_error
+from ulproof.benchmarks.measure.ulp import flushed, misrounded, spacing, summary, ulp_error
 from ulproof.impls._backends.arrays import dtype_named
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -119,3 +119,13 @@ def test_summary() -> None:
 
 def test_bfloat16_is_rounded_as_ml_dtypes_has_it() -> None:
     assert ml_dtypes.finfo(ml_dtypes.bfloat16).eps == spacing(np.ones(1), "bfloat16")[0]
+
+
+def test_misrounded_counts_all_but_the_nearest() -> None:
+    expected = np.array([1.0, 1.0, 1.0, 1 + 2**-11, 1 + 2**-11, 1 + 3 * 2**-11, 1.2, 0.0, np.nan, 1.0])
+    actual = np.array([1.0, 1 - 2**-11, 1 + 2**-10, 1.0, 1 + 2**-10, 1 + 2**-10, 1.2, 0.0, np.nan, np.nan], np.float16)
+    wrong = [False, True, True, False, True, True, False, False, False, True]
+    for one, other, each in zip(actual, expected, wrong, strict=True):
+        got, truth = np.array([one]), np.array([other])
+        assert misrounded(got, truth, ulp_error(got, truth, "float16")) == each, (one, other)
+    assert misrounded(actual, expected, ulp_error(actual, expected, "float16")) == sum(wrong)

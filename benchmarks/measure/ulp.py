@@ -84,6 +84,12 @@ def flushed(actual: np.ndarray, expected: np.ndarray, dtype: str) -> np.ndarray:
     return (np.asarray(actual) == 0) & (size < SMALLEST_NORMAL) & (size > spacing(np.zeros(1), dtype)[0] / 2)
 
 
+def misrounded(actual: np.ndarray, expected: np.ndarray, error: np.ndarray) -> int:
+    """How many elements are not the number nearest to ``expected``, of two the even one. ``error`` is ``ulp_error`` of them."""
+    half = error == 0.5  # ties, and a power of two of which the number below was given
+    return int((error > 0.5).sum() + (actual[half] != expected[half].astype(actual.dtype)).sum())
+
+
 def summary(error: np.ndarray) -> dict[str, Any]:
     """``max``, ``p999`` and ``mean`` of an array of errors for a record; ``None`` is infinite, an empty array is all 0."""
     if error.size == 0:
