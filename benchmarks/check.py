@@ -215,7 +215,7 @@ def check(
     }
     if reason := implementation.refuses(pass_, axes, dtype) or implementation.unavailable(target):
         return record | {"status": "unavailable", "reason": reason}
-    given = workload(implementation.operator.name, pass_, tuple(axes.items()), dtype, stress, seed)
+    given = workload(implementation.operator, pass_, tuple(axes.items()), dtype, stress, seed)
     try:
         outputs, strayed = run(implementation, pass_, given.inputs, axes, dtype, target, isa, threads)
     except RuntimeError as error:
@@ -296,11 +296,12 @@ class _Block:
 
 
 @lru_cache(maxsize=2)
-def workload(name: str, pass_: str, axes: tuple[tuple[str, int], ...], dtype: str, stressed: str, seed: int) -> Workload:
+def workload(
+    operator: Operator, pass_: str, axes: tuple[tuple[str, int], ...], dtype: str, stressed: str, seed: int
+) -> Workload:
     """Inputs are read-only: an implementation that writes to them, or refuses such arrays, is caught here."""
     from ulproof.impls._backends import stress
 
-    operator = operators()[name]
     inputs = stress.inputs(operator, pass_, dict(axes), dtype, stressed, seed)
     for array in inputs:
         array.flags.writeable = False

@@ -18,6 +18,7 @@ from .presets import FILTERS, PRESETS
 if TYPE_CHECKING:
     from ulproof.impls.registry import Implementation
 
+    from .compare import Comparison
     from .run import Counts, Options
 
 OK, SLOWER, WRONG, INCONCLUSIVE, NOTHING, USAGE = 0, 1, 2, 3, 4, 64
@@ -271,6 +272,39 @@ def write_report(
     return page
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    from . import compare as engine
+    from .builds import BuildError
+    from .progress import progress
+
+    which, full = named(arguments.names)
+    fields = {
+        name: value for name in ("margin", "budget", "seed", "patience") if (value := getattr(arguments, name)) is not None
+    }
+    chosen = engine.Options(which, full, filters(arguments), everything=arguments.all, rebuild=arguments.rebuild, **fields)
+    output = Path(arguments.output or Path("runs", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-compare"))
+    try:
+        found = engine.compare(
+            arguments.spec, chosen, output, progress(), lambda text: print(text, file=sys.stderr, flush=True)
+        )
+    except BuildError as error:
+        raise Bad(str(error), NOTHING) from None
+    except engine.Refused as error:
+        raise Bad(str(error), error.code) from None
+    return show(arguments, found)
+
+
+def show(arguments: argparse.Namespace, found: Comparison) -> int:
+    """Print a comparison, write it where it is wanted, and return its exit code."""
+    from . import compare as engine
+
+    as_json(arguments, found.as_json())
+    if arguments.markdown:
+        save(arguments.markdown, engine.markdown(found))
+    print(engine.table(found))
+    return found.exit_code()
+
+
 def ceilings(arguments: argparse.Namespace) -> int:
     from . import run
     from .progress import progress
@@ -381,6 +415,19 @@ def parser() -> Parser:
     added.add_argument("--seed", type=int, metavar="N", help="of inputs and orders")
     added.add_argument("--output", metavar="FOLDER", help="default: runs/<UTC time>")
     added.add_argument("--resume", metavar="RUN", help="go on with a run that was cut short")
+    added = command("compare", compare, "build two commits, take turns, verdicts with numerics")
+    added.add_argument("spec", metavar="BASE[..HEAD]", help="commits, branches or tags; without HEAD the working tree")
+    added.add_argument("names", nargs="*", metavar="OP", default=[], help=ops[2])
+    added.add_argument("--margin", type=percentage, metavar="X", help="what is called the same: 2%% (the default) or 0.02")
+    added.add_argument("--budget", type=positive, metavar="SECONDS", help="of measuring, at most; default 120")
+    added.add_argument("--all", action="store_true", help="measure identical code, too")
+    added.add_argument("--rebuild", action="store_true", help="build each side anew and alone, even where its code is known")
+    added.add_argument("--seed", type=int, metavar="N", help="of orders and buffers")
+    added.add_argument(
+        "--patience", type=positive, metavar="SECONDS", help="without a sign of life, until a call hangs; default 60"
+    )
+    added.add_argument("--markdown", metavar="FILE", help="also write it for a pull request")
+    added.add_argument("--output", metavar="FOLDER", help="default: runs/<UTC time>-compare")
     command("ceilings", ceilings, "the roofs of this machine")
     added = command("report", report, "one self-contained HTML page", *some)
     added.add_argument("--asv", action="append", metavar="DIR", help="results of asv")
@@ -398,6 +445,13 @@ def positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def percentage(text: str) -> float:
+    value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 100%, not {text}")
     return value
 
 

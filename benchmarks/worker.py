@@ -313,11 +313,15 @@ def ceilings(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
         yield {"record": record}
 
 
-WORK: dict[str, Callable[[Mapping[str, Any], Pulse], Iterator[Answer]]] = {
-    "check": checks,
-    "time": timing,
-    "ceilings": ceilings,
-}
+def compared(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
+    """What a comparison of builds asks for."""
+    from . import duel
+
+    yield from duel.WORK[job["do"]](job, pulse)
+
+
+Work = Callable[[Mapping[str, Any], Pulse], Iterator[Answer]]
+WORK: dict[str, Work] = {"check": checks, "time": timing, "ceilings": ceilings}
 
 
 def main() -> None:
@@ -330,7 +334,7 @@ def main() -> None:
         for line in lines:
             job = json.loads(line)
             try:
-                for answer in WORK[job["do"]](job, pulse):
+                for answer in WORK.get(job["do"], compared)(job, pulse):
                     out.write(json.dumps(answer) + "\n")
             except Exception as error:  # of the job as a whole, no side's
                 out.write(json.dumps({"error": said(error), "side": pulse.read()[1]}) + "\n")

@@ -106,7 +106,7 @@ def test_any_layout_is_within_the_bound(case: Case) -> None:
     del layouts["broadcast-row"]  # other values, and no output
     for dtype in case.implementation.dtypes:
         for name in ("normal", "masked-random"):
-            given = check.workload(case.implementation.operator.name, case.pass_, tuple(shape.items()), dtype, name, 0)
+            given = check.workload(case.implementation.operator, case.pass_, tuple(shape.items()), dtype, name, 0)
             for layout, arranged in layouts.items():
                 inputs = tuple(arranged(array) for array in given.inputs)
                 result = arranged(np.full(output.shape(shape), np.nan, dtype_named(dtype)))

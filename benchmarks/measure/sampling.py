@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice, repeat
 from typing import Any
@@ -119,6 +119,24 @@ def calibrate(side: Sampler, shortest: float, most: int | None = None) -> tuple[
         calls = min(wanted, most) if most else wanted
 
 
+def rounds(
+    sides: Mapping[str, Sampler],
+    calls: Mapping[str, int],
+    generator: random.Random,
+    announce: Callable[[str], None] = lambda name: None,
+) -> Iterator[dict[str, float]]:
+    """Round after round without end: seconds per call of each side, sampled next to each other in an order drawn anew.
+    ``announce`` hears whose turn it is, before it begins."""
+    order = list(sides)
+    while True:
+        generator.shuffle(order)
+        found = {}
+        for name in order:
+            announce(name)
+            found[name] = sides[name](calls[name])
+        yield found
+
+
 def take_turns(
     sides: Mapping[str, Sampler],
     effort: Effort,
@@ -140,13 +158,11 @@ def take_turns(
             raise OverBudget(
                 f"{LEAST} rounds take more than the {effort.limit:.1f} s left; {name} alone {clock() - before:.1f} s"
             )
-    order, generator = list(sides), random.Random(seed)
     samples: dict[str, list[float]] = {name: [] for name in sides}
-    for done in range(1, max(effort.rounds, LEAST) + 1):
-        generator.shuffle(order)
-        for name in order:
-            announce(name)
-            samples[name].append(sides[name](calls[name]))
+    turns = rounds(sides, calls, random.Random(seed), announce)
+    for done, turn in enumerate(islice(turns, max(effort.rounds, LEAST)), 1):
+        for name, seconds in turn.items():
+            samples[name].append(seconds)
         if done < LEAST:
             continue
         if all(width(summary(each)) <= effort.precision for each in samples.values()):
