@@ -41,11 +41,12 @@ class Case:
 FAMILY = ("numpy/three-pass", "simd/auto", "peer/torch-eager", "triton/fused", "cuda/block-per-row")
 
 ACTIVATION = Case(
-    ("numpy/direct",),
+    ("numpy/direct", "peer/torch-eager"),
     ("1024", "65536", "1048576", "16777216"),
     ("n",),
     full=tuple(str(1 << power) for power in range(4, 27)),
 )
+ROWS = Case(ACTIVATION.implementations, ("1x1024", "64x1024", "4096x4096"), full=("65536x256", "512x32768", "2048x11008"))
 
 CASES: Mapping[str, Case] = {
     "softmax": Case(("simd/two-pass", "simd/three-pass-reload", "simd/three-pass-recompute", *FAMILY)),
@@ -55,4 +56,19 @@ CASES: Mapping[str, Case] = {
     "gelu": ACTIVATION,
     "silu": ACTIVATION,
     "crrelu": ACTIVATION,
+    "relu2": ACTIVATION,
+    "fatrelu": ACTIVATION,
+    "gelu_tanh": ACTIVATION,
+    "sigmoid": ACTIVATION,
+    "softplus": ACTIVATION,
+    "tanh": ACTIVATION,
+    "exp": ACTIVATION,
+    "hermite_act": ACTIVATION,
+    "hermite_act_1": ACTIVATION,
+    "poly_relu": ACTIVATION,
+    "rational": ACTIVATION,
+    "rational_b": ACTIVATION,
+    "rational_c": ACTIVATION,
+    "rational_n": ACTIVATION,
+    "rational_group": ROWS,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from .registry import Argument, Axes
+from .registry import Argument, Axes, Implementation
 
 PASSES = ("forward", "backward")
 GPU = ("cuda",)
@@ -32,3 +32,11 @@ def learned(name: str, *shape: int, values: tuple[float, ...]) -> Argument:
 def gradients(parameters: Iterable[Argument]) -> tuple[Argument, ...]:
     """Their gradients, as outputs of a backward pass: sums over all elements, in float32."""
     return tuple(Argument(f"d{each.name}", each.axes, "float32", "parameter") for each in parameters)
+
+
+def torch_peers() -> tuple[Implementation, ...]:
+    """PyTorch, eager and compiled: the family's ``peers`` module has the code."""
+    return tuple(
+        Implementation("peer", variant, "peers", PASSES, targets=CPU_AND_GPU, isas=ISAS, threaded=True, vouched=False)
+        for variant in ("torch-eager", "torch-compile")
+    )

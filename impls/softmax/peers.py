@@ -1,8 +1,6 @@
 """Other people's softmax family: PyTorch eager and compiled, SciPy, XNNPACK, Liger and quack. They promise nothing here.
 
-Each writes into the caller's outputs by the shortest way its library offers; where that allocates, the card says so. torch
-keeps one thread count for its process, so every call sets its own. Its ISA is the process's too: it is what
-ATEN_CPU_CAPABILITY allowed when torch was imported, and bind refuses another.
+Each writes into the caller's outputs by the shortest way its library offers; where that allocates, the card says so.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._backends import arrays, probe
+from .._backends.torch_peer import insist_on_isa, tensor, with_threads
 
 if TYPE_CHECKING:
     from ..registry import Implementation
@@ -76,34 +75,6 @@ def bind(
 
 
 # PyTorch
-
-
-def insist_on_isa(implementation: Implementation, isa: str | None) -> None:
-    import torch
-
-    here = torch.backends.cpu.get_cpu_capability().lower()
-    if isa is not None and here != isa:
-        raise RuntimeError(
-            f"{implementation.full_name} can't run here: torch uses {here} in this process, not {isa}; "
-            f"set ATEN_CPU_CAPABILITY={isa} before it is imported"
-        )
-
-
-def tensor(name: str, array: np.ndarray) -> Any:
-    if any(stride < 0 for stride in array.strides):
-        raise ValueError(f"{name} has negative strides {array.strides}, which torch can't view; take a copy")
-    return arrays.to_torch(array)
-
-
-def with_threads(threads: int, run: Callable[[], None]) -> Callable[[], None]:
-    import torch
-
-    def call() -> None:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        run()
-
-    return call
 
 
 def torch_eager(operator: str, pass_: str, *tensors: Any) -> Callable[[], None]:
