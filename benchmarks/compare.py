@@ -279,6 +279,11 @@ class Contest:
     used: float = 0.0
     done: bool = False
 
+    @property
+    def cost(self) -> float:
+        """Seconds of one restart, as far as is known."""
+        return self.used / len(self.trial.heads) if self.trial.heads else 0.0
+
     def learn(self, answer: Mapping[str, Any]) -> None:
         """Take in what a restart said."""
         self.rounds += answer["rounds"]
@@ -305,7 +310,7 @@ def finished(contest: Contest) -> Record:
     """The record of a contest that goes no further."""
     row, trial = contest.row, contest.trial
     if trial.ratio is None or trial.twin is None or row["status"] in (*BAD, "unavailable"):
-        if row["status"] == "ok":
+        if row["status"] not in (*BAD, "unavailable") and not row["fails"]:
             row |= {"status": "not measured", "reason": "budget" if not contest.dropped else "every round was throttled"}
         return row
     if trial.verdict == INCONCLUSIVE and row["reason"] is None:
@@ -412,10 +417,12 @@ class Match:
                         continue
                     found[name] = found.get(name, 0) + 1
                     torch = job.target != "cpu" or presets.uses_torch(name)
+                    # Torch runs its operators for two builds as well as for one; compilers keep state by kernel.
+                    apart = job.target != "cpu" or "compile" in name
                     row = plain(operator, name, None, axes=dict(job.axes), dtype=job.dtype, target=job.target, isa=isa)
                     row |= {"pass": job.pass_, "threads": job.threads, "cache": job.cache, "margin": self.options.margin}
                     setting = Setting(measuring_cores(job.threads), job.threads, isa, torch)
-                    yield Contest(row, setting, Trial(self.options.margin), torch)
+                    yield Contest(row, setting, Trial(self.options.margin), apart)
             for name in (name for each, name in self.changed if each == operator and name not in found):
                 known = load(operator)[name]
                 reasons = [reason for target in here.targets if (reason := unavailable(known, target))]
@@ -471,6 +478,8 @@ def judged(items: Sequence[Item], base: Sequence[Record], head: Sequence[Record]
         if status == "ok" or status == "not measured":
             continue
         same = before["status"] == status
+        if same and not vouched:
+            continue  # known to be poor, and no poorer
         bounded = status == "inaccurate" and "its own bound" in str(after["reason"])
         fails = (vouched and (bounded or status in ("wrong", *BAD))) or (not same and status in ("wrong", "unavailable", *BAD))
         one.worst(status, f"{item.stress}: {after['reason']}{' (as at base)' if same else ''}", fails)
@@ -601,7 +610,8 @@ class Referee:
                     break
                 seconds = min(max(left / PASSES / len(playing), SLICE[0]), SLICE[1])
                 # What the first pass does not reach in its share of the budget, the five that a look needs would not either.
-                self._restart(playing, seconds, time.monotonic() + (left / FIRST if first else left), generator)
+                if not self._restart(playing, seconds, time.monotonic() + (left / FIRST if first else left), generator):
+                    break  # what is left of the budget is too little for any of them
                 if first:
                     judging = [each for each in playing if each.trial.heads]
                     for each in judging:
@@ -616,14 +626,17 @@ class Referee:
                 write(finished(each))
             self.progress.end()
 
-    def _restart(self, playing: Sequence[Contest], seconds: float, until: float, generator: Random) -> None:
-        """One restart of the processes that play these contests, in the order of importance, as far as time goes."""
+    def _restart(self, playing: Sequence[Contest], seconds: float, until: float, generator: Random) -> int:
+        """One restart of the processes that play these contests, in the order of importance, as far as time goes; returns how
+        many it was enough for."""
+        played = 0
         for setting in dict.fromkeys(each.setting for each in playing):
             team = {side: Worker(setting) for side in self.sides}
             try:
                 for each in (each for each in playing if each.setting == setting):
-                    if time.monotonic() >= until:
-                        return
+                    if time.monotonic() + each.cost >= until:
+                        continue
+                    played += 1
                     if not each.apart:
                         self._together(each, team["base"], seconds, generator)
                     if each.apart and not each.done:
@@ -631,6 +644,7 @@ class Referee:
             finally:
                 for worker in team.values():
                     worker.close()
+        return played
 
     def _job(self, contest: Contest, do: str, sides: Iterable[str], seconds: float, generator: Random) -> Record:
         names = ("operator", "implementation", "pass", "dtype", "axes", "target", "isa", "threads", "cache")
@@ -732,7 +746,7 @@ def more(contests: Sequence[Contest], options: Options) -> str | None:
     needs = []
     for each in open_:
         if (restarts := each.trial.wanted) is not None:
-            needs.append(max(0, restarts - len(each.trial.heads)) * each.used / len(each.trial.heads))
+            needs.append(max(0, restarts - len(each.trial.heads)) * each.cost)
     said = [f"{len(open_)} inconclusive"]
     if needs:
         cheap = sum(sorted(needs)[: (len(needs) + 1) // 2])

@@ -29,8 +29,8 @@ import numpy as np
 
 from . import builds, check
 from .lookup import operators
-from .measure import caches
-from .measure.sampling import Rotation, Sampler, calibrate, hot, rounds
+from .measure import caches, environment
+from .measure.sampling import Sampler, calibrate, rounds, running
 from .record import Record
 
 if TYPE_CHECKING:
@@ -202,12 +202,12 @@ class Arena:
 class Ground:
     """The buffers of one workload: inputs drawn by the ruler, outputs by its card."""
 
-    def __init__(self, job: Mapping[str, Any], generator: random.Random) -> None:
+    def __init__(self, job: Mapping[str, Any], values: tuple[np.ndarray, ...], generator: random.Random) -> None:
         from ulproof.impls._backends.arrays import dtype_named
 
         card = operators()[job["operator"]].passes[job["pass"]]
         self.device = job["target"] if job["target"].startswith("cuda") else None
-        self.drawn = drawn(job)
+        self.drawn = values
 
         def named(argument: Any) -> np.dtype:
             return np.dtype(dtype_named(job["dtype"] if argument.dtype == "io" else argument.dtype))
@@ -259,13 +259,18 @@ def bound(job: Mapping[str, Any], side: str, inputs: tuple[Any, ...], outputs: t
     return call
 
 
+@functools.cache
+def waited() -> Callable[[], int]:
+    return environment.waiting()
+
+
 def sampler(job: Mapping[str, Any], call: Callable[[], Any]) -> Sampler:
     if job["target"].startswith("cuda"):
         from .measure import gpu
 
         return gpu.sampler(call, job["cache"], job["target"])
     nbytes = operators()[job["operator"]].passes[job["pass"]].nbytes(job["axes"], job["dtype"])
-    return Rotation(1).sampler([call]) if caches.beyond(nbytes) else hot(call)
+    return running(call, not caches.beyond(nbytes), waited())
 
 
 class Lost(Exception):
@@ -286,7 +291,8 @@ def duel(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
     begin = time.perf_counter()
     generator = random.Random(job["seed"])
     sides = list(job["builds"])
-    shared, own = Ground(job, generator), Ground(job, generator)
+    values = drawn(job)
+    shared, own = Ground(job, values, generator), Ground(job, values, generator)
     calls: dict[str, int] = {}
     samples: list[dict[str, float]] = []
     try:
@@ -338,7 +344,7 @@ class Held:
 def hold(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
     """Bind the only build of this process; the answer is how many calls make a sample, and the seconds of one."""
     (Held.side,) = job["builds"]
-    Held.job, Held.ground = job, Ground(job, random.Random(job["seed"]))
+    Held.job, Held.ground = job, Ground(job, drawn(job), random.Random(job["seed"]))
     yield from place(job, pulse)
     calls, seconds = calibrate(Held.sampler, SHORTEST)
     yield {"calls": calls, "seconds": seconds}

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,6 +66,17 @@ def busy(tasks: str | Path = "/proc/self/task") -> bool:
     own = str(threading.get_native_id())
     states = (read(stat).rpartition(")")[2].split()[:1] for stat in Path(tasks).glob("*/stat") if stat.parent.name != own)
     return ["R"] in states
+
+
+def waiting() -> Callable[[], int]:
+    """A function that tells for how many nanoseconds this thread has been ready to run while another had its core; always 0
+    where the system doesn't say."""
+    try:
+        file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        int(os.pread(file, 64, 0).split()[1])
+    except (OSError, IndexError, ValueError):
+        return lambda: 0
+    return lambda: int(os.pread(file, 64, 0).split()[1])
 
 
 def memory() -> dict[str, int]:

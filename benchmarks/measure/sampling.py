@@ -37,6 +37,23 @@ def hot(call: Call, clock: Callable[[], int] = time.perf_counter_ns) -> Sampler:
     return sample
 
 
+def running(call: Call, warm: bool, waited: Callable[[], int], clock: Callable[[], int] = time.perf_counter_ns) -> Sampler:
+    """As ``hot`` when ``warm``, else without the untimed call; less the time in which the thread was ready to run and another
+    had its core. ``waited`` counts that, in nanoseconds."""
+
+    def sample(calls: int) -> float:
+        if warm:
+            call()
+        before = waited()
+        begin = clock()
+        for _ in repeat(None, calls):
+            call()
+        taken = clock() - begin
+        return max(1, taken - (waited() - before)) / calls / 1e9
+
+    return sample
+
+
 def settled(
     side: Sampler,
     busy: Callable[[], bool] = environment.busy,
