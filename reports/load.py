@@ -22,7 +22,7 @@ NUMBERS = (
     "threads", "seed", "bytes", "moved_bytes", "flops", "exps", "roof.seconds", "noise", "rate", "peak_bytes",
     "compile_seconds", "registers", "shared_bytes", "spills", "seconds.median", "seconds.low", "seconds.high",
     "seconds.samples", "seconds_as_called.median", "seconds_as_called.low", "seconds_as_called.high",
-    "ulp.max", "ulp.p999", "ulp.mean",
+    "ulp.max", "ulp.p999", "ulp.mean", "ulp.flushed", "ulp.outputs", "ulp.misrounded",
 )
 # fmt: on
 

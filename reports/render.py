@@ -20,6 +20,9 @@ from .looks import DARK, LIGHT, MARKS, Look, looks
 from .sweeps import RIVALS, Crossover, Sweep, caches_of, crossover, isas_of, sweeps
 
 TEMPLATES = Path(__file__).with_name("templates")
+OPEN = 5  # operators whose sections are open at first; of more all are closed
+WHOLE = 6  # operators that get every kind of chart; the others get their bandwidth
+SHORT = 12  # rows that a table shows before it scrolls
 
 
 def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
@@ -34,12 +37,14 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
     runs.attrs = {}  # pandas copies them deeply with every slice
     look = looks(tables.ranked(runs))
     histories = list(history.histories(runs))
+    operators = sections(runs, headers, look)
     script = (TEMPLATES / "page.js").read_text()
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
         quoted=quoted,
+        number=lambda value: "" if not units.known(value) else f"{value:.6g}",
         seconds=units.seconds,
         size=units.size,
         percent=units.percent,
@@ -60,7 +65,10 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         findings=[finding for header in headers for finding in header.get("findings") or []],
         overview=tables.overview(runs),
         problems=tables.problems(runs),
-        operators=sections(runs, headers, look),
+        operators=operators,
+        sections={operator["name"] for operator in operators},
+        open=len(operators) <= OPEN,
+        short=SHORT,
         history=history.figures(histories, look),
         steps=history.steps(histories),
         most_steps=history.STEPS,
@@ -100,37 +108,57 @@ def sections(runs: pd.DataFrame, headers: Sequence[Mapping[str, Any]], look: Map
     by_operator: dict[str, list[Sweep]] = {}
     for sweep in sweeps(runs):
         by_operator.setdefault(sweep.operator, []).append(sweep)
+    whole = drawn_whole(by_operator)
     fastest = tables.headline(runs)
     found = []
-    for operator in dict.fromkeys(runs["operator"].dropna()):
+    for operator, mine in runs[runs["operator"].notna()].groupby("operator", sort=False):
         figures = []
         for sweep in by_operator.get(operator, []):
-            caches = cache_sizes(headers, sweep)
-            first = (
-                sweep.isa
-                == isas_of(pd.concat([each.frame for each in by_operator[operator] if each.target == sweep.target]))[0]
-            )
-            rivals = any(crossover(sweep, pair) for pair in RIVALS)
-            for kind in ("roofline", "throughput", "latency") if first else ("throughput",) if rivals else ():
-                if kind == "roofline" and not (sweep.frame["flops"].notna() & sweep.frame["bytes"].notna()).any():
-                    continue
-                if kind == "throughput" and not sweep.frame["bytes"].notna().any():
-                    continue
-                lines = sweep.lines(*ORDER[kind])
-                figures.append(
-                    {
-                        "kind": kind,
-                        "svg": chart(kind, sweep, caches, ceilings, look),
-                        "label": sweep.label,
-                        "lines": list(lines),
-                        "words": crossings(sweep) if kind == "throughput" else [],
-                        "data": data_in_words(lines, ORDER[kind]),
-                    }
-                )
-        maps = tables.stability(runs[runs["operator"] == operator])
+            others = pd.concat([each.frame[["isa"]] for each in by_operator[operator] if each.target == sweep.target])
+            kinds = kinds_of(sweep, operator in whole, first=sweep.isa == isas_of(others)[0])
+            figures += [figure(kind, sweep, cache_sizes(headers, sweep), ceilings, look) for kind in kinds]
+        maps, exhaustive = tables.stability(mine), tables.exhaustive(mine)
         if figures or maps or operator in fastest:
-            found.append({"name": operator, "figures": figures, "maps": maps, "fastest": fastest.get(operator, [])})
+            tabled = {"maps": maps, "exhaustive": exhaustive, "fastest": fastest.get(operator, [])}
+            found.append({"name": operator, "figures": figures, **tabled})
     return found
+
+
+def drawn_whole(by_operator: Mapping[str, Sequence[Sweep]]) -> set[str]:
+    """Of the operators along rows, those with the most records. Elementwise ones have no length but the working set's, which
+    the bandwidth's chart is drawn over."""
+    records = {
+        name: sum(len(sweep.frame) for sweep in found)
+        for name, found in by_operator.items()
+        if any(each.fixed for each in found)
+    }
+    return set(sorted(records, key=lambda name: -records[name])[:WHOLE])
+
+
+def kinds_of(sweep: Sweep, whole: bool, first: bool) -> list[str]:
+    """The charts of a sweep: every kind for the first ISA of an operator that gets them all; where one algorithm overtakes
+    another, bandwidth for the other ISAs too."""
+    kinds = ["throughput"] if sweep.frame["bytes"].notna().any() else []
+    if not first:
+        return kinds if any(crossover(sweep, pair) for pair in RIVALS) else []
+    if whole and (sweep.frame["flops"].notna() & sweep.frame["bytes"].notna()).any():
+        kinds.insert(0, "roofline")
+    return [*kinds, "latency"] if whole or not kinds else kinds
+
+
+def figure(
+    kind: str, sweep: Sweep, caches: Mapping[str, int], ceilings: pd.DataFrame, look: Mapping[str, Look]
+) -> dict[str, Any]:
+    """One chart with its caption, legend, and what it shows in words."""
+    lines = sweep.lines(*ORDER[kind])
+    return {
+        "kind": kind,
+        "svg": chart(kind, sweep, caches, ceilings, look),
+        "label": sweep.label,
+        "lines": list(lines),
+        "words": crossings(sweep) if kind == "throughput" else [],
+        "data": data_in_words(lines, ORDER[kind]),
+    }
 
 
 def data_in_words(lines: Mapping[str, pd.DataFrame], order: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ BASELINE = "peer/torch-eager"
 TIMED = ("ok", "inaccurate")
 ISAS = ("avx512", "avx2", "neon")  # widest first
 LINES = 6  # at most, in one chart
+DRAWN = ("implementation", "isa", "cache", "run", "seconds.median", "roof.seconds", "bytes", "moved_bytes", "flops", "exps")
 # Where the second overtakes the first as rows grow is what the paper is about.
 RIVALS = tuple((f"simd/three-pass-reload{kind}", f"simd/two-pass{kind}") for kind in ("", "-stream", "-as-published"))
 
@@ -59,6 +60,7 @@ class Sweep:
     axis: str
     fixed: Mapping[str, int]
     frame: pd.DataFrame
+    _preferred: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -71,10 +73,16 @@ class Sweep:
         fixed = "".join(f", {name} = {value:,}" for name, value in self.fixed.items())
         return f"{self.operator} {self.pass_}, {self.dtype}, {where}{threads}{fixed}"
 
+    def preferred(self, *caches: str) -> pd.DataFrame:
+        """One row for each thing measured: see ``prefer``."""
+        if caches not in self._preferred:
+            self._preferred[caches] = prefer(self.frame, *caches)
+        return self._preferred[caches]
+
     def lines(self, *caches: str, limit: int = LINES) -> dict[str, pd.DataFrame]:
         """The implementations to draw, each sorted by length: rivals, the baseline, the automatic choice, the best of each
         backend, then the fastest."""
-        rows = prefer(self.frame, *caches)
+        rows = self.preferred(*caches)
         by_name = {name: part.sort_values(self.axis) for name, part in rows.groupby("implementation", sort=False)}
         best = rows.groupby(self.axis)["seconds.median"].transform("min")
         slowness = (rows["seconds.median"] / best).map(math.log).groupby(rows["implementation"]).mean()
@@ -99,17 +107,19 @@ def isas_of(frame: pd.DataFrame) -> list[str | None]:
 
 def sweeps(frame: pd.DataFrame) -> Iterator[Sweep]:
     """For each operator and target, its longest sweep of one axis (three lengths at least), once for each ISA."""
-    for (operator, target), rows in timed(frame).groupby(["operator", "target"], sort=False):
+    drawn = timed(frame)[[*workload(frame), *DRAWN]]  # slices of few columns are quick
+    for (operator, target), rows in drawn.groupby(["operator", "target"], sort=False):
+        rows = rows.drop(columns=[name for name in axes_of(rows) if rows[name].isna().all()])
         best: tuple[int, int, str, pd.DataFrame] | None = None
         for _, group in rows.groupby(["dtype", "pass", "threads"], dropna=False, sort=False):
-            for axis in axes_of(group):
+            for axis in (name for name in axes_of(group) if group[name].nunique() >= 3):
                 others = [name for name in axes_of(group) if name != axis]
                 parts = [part for _, part in group.groupby(others, dropna=False, sort=False)] if others else [group]
                 for part in parts:
                     size = (part[axis].nunique(), len(part))
                     if best is None or size > best[:2]:
                         best = (*size, axis, part)
-        if best is None or best[0] < 3:
+        if best is None or best[0] < 3:  # three lengths, but of different shapes
             continue
         _, _, axis, part = best
         first = part.iloc[0]
@@ -136,7 +146,9 @@ def crossover(sweep: Sweep, pair: tuple[str, str], *caches: str) -> Crossover | 
 
     The length is 0 when it is ahead throughout, infinite when it never is; ``None`` unless both were measured.
     """
-    rows = prefer(sweep.frame, *caches)
+    if not set(pair) <= set(sweep.frame["implementation"]):
+        return None
+    rows = sweep.preferred(*caches)
     earlier, later = (rows[rows["implementation"] == name].set_index(sweep.axis) for name in pair)
     both = sorted(set(earlier.index) & set(later.index))
     if not both:

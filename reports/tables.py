@@ -13,6 +13,7 @@ from . import units
 from .sweeps import BASELINE, ISAS, axes_of, prefer, timed, workload
 
 STATUSES = ("wrong", "crashed", "timeout", "suspect", "inaccurate", "not measured", "unavailable", "ok")  # worst first
+ABSENT = ("not measured", "unavailable")
 TROUBLE = ("wrong", "crashed", "timeout", "suspect")
 BACKENDS = ("peer", "numpy", "simd", "triton", "cuda")
 LEVELS = ("L1", "L2", "L3", "DRAM")
@@ -114,26 +115,33 @@ def _result(row: Row, axes: Sequence[str], accuracy: Accuracy, baseline: Baselin
     }
 
 
-def _fastest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of each workload, the fastest record, with the number of implementations that it was compared with."""
+def _contests(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All timed records with the number of their workload in ``contest``, and the fastest of each workload with the number of
+    implementations that it was compared with in ``rivals``."""
     rows = prefer(timed(frame), "cold", "graph", "hot")
     if not len(rows):
-        return rows.assign(rivals=0)
+        return rows.assign(contest=0), rows.assign(contest=0, rivals=0)
     groups = rows.groupby(workload(rows), dropna=False, sort=False)
-    best = rows.loc[groups["seconds.median"].idxmin()]
+    rows = rows.assign(contest=groups.ngroup())
     rivals = groups["implementation"].nunique().to_numpy()
-    return best.assign(rivals=rivals)
+    return rows, rows.loc[groups["seconds.median"].idxmin()].assign(rivals=rivals)
+
+
+def _shares(rows: pd.DataFrame) -> list[tuple[str, float]]:
+    """Of one workload, the implementations with the share of their roof that they reach, best first."""
+    share = (rows["roof.seconds"] / rows["seconds.median"]).groupby(rows["implementation"]).max().dropna()
+    return [(str(name), float(value)) for name, value in share.sort_values(ascending=False).items()]
 
 
 def overview(frame: pd.DataFrame) -> list[Row]:
     """A row an operator and target: the fastest implementation on the workload that most were timed on, and the largest."""
     accuracy, baseline, axes = Accuracy(frame), Baseline(frame), axes_of(frame)
-    fastest = _fastest(frame)
+    every, fastest = _contests(frame)
     rows: list[Row] = []
     for operator in dict.fromkeys(frame["operator"].dropna()):
         here = frame[frame["operator"] == operator]
         status = Counter(here["status"])
-        shown = [(name, status[name]) for name in reversed(STATUSES) if status[name]]
+        shown = [(name, status[name]) for name in reversed(STATUSES) if status[name] and name not in ABSENT]
         mine = fastest[fastest["operator"] == operator]
         # dropna: another driver's results may name no target.
         for place, (_, candidates) in enumerate(mine.groupby("target", dropna=False, sort=False)):
@@ -144,17 +152,18 @@ def overview(frame: pd.DataFrame) -> list[Row]:
             ).sort_values(["_forward", "_single", "_float32", "rivals", "bytes"], kind="stable")
             row = order.iloc[-1].to_dict()
             result = _result(row, axes, accuracy, baseline)
-            rows.append({**result, "rivals": int(row["rivals"]), "status": shown if place == 0 else []})
+            shares = _shares(every[every["contest"] == row["contest"]])
+            rows.append({**result, "rivals": int(row["rivals"]), "shares": shares, "status": shown if place == 0 else []})
         if not len(mine):
             rows.append({"operator": operator, "implementation": None, "status": shown})
     return rows
 
 
-def headline(frame: pd.DataFrame, most: int = 16) -> dict[str, list[Row]]:
+def headline(frame: pd.DataFrame, most: int = 12) -> dict[str, list[Row]]:
     """By operator, the fastest implementation of each workload: at most ``most``, forward and float32 first."""
     accuracy, baseline, axes = Accuracy(frame), Baseline(frame), axes_of(frame)
     found: dict[str, list[Row]] = {}
-    for operator, part in _fastest(frame).groupby("operator", sort=False):
+    for operator, part in _contests(frame)[1].groupby("operator", sort=False):
         order = part.assign(_other=(part["pass"] != "forward") * 1 + (part["dtype"] != "float32") * 1)
         order = order.sort_values(["_other", "target", "threads", *axes], kind="stable").head(most)
         found[str(operator)] = [_result(row, axes, accuracy, baseline) for row in order.to_dict("records")]
@@ -187,7 +196,7 @@ def _listed(words: Sequence[str], between: str, most: int = 6) -> str:
 def missing(frame: pd.DataFrame) -> list[Row]:
     """What was not measured and why: a row a reason, with the implementations that it holds for."""
     rows = []
-    for (status, reason), part in _grouped(frame[frame["status"].isin(("unavailable", "not measured"))], ("status", "reason")):
+    for (status, reason), part in _grouped(frame[frame["status"].isin(ABSENT)], ("status", "reason")):
         names = Counter(
             f"{row['operator']}:{row['implementation']}" if row["operator"] else "" for row in part.to_dict("records")
         )
@@ -223,7 +232,7 @@ def stability(frame: pd.DataFrame) -> list[Row]:
     Empty without accuracy records. The map is of the forward pass in float32, or of whatever came first.
     """
     rows = frame[(frame["kind"] == "accuracy") & (frame["backend"] != "reference") & frame["stress"].notna()]
-    rows = rows[~rows["status"].isin(("unavailable", "not measured"))]
+    rows = rows[~rows["status"].isin(ABSENT)]
     if not len(rows):
         return []
     where = rows["isa"].where(rows["isa"].notna(), rows["target"].where(rows["target"] != "cpu", "")).fillna("")
@@ -277,9 +286,32 @@ def _cell(row: Mapping[Any, Any] | None, stress: bool = False) -> Row:
         return {"text": "", "grade": "", "wrong": False, "title": ""}
     error = _some(row["ulp.max"])
     words = [row["stress"]] if stress else []
-    words += [str(row[name]) for name in ("status", "reason", "ulp.worst_input") if _some(row[name]) and row[name] != "ok"]
+    if row["status"] != "ok":
+        words += [str(row[name]) for name in ("status", "reason") if _some(row[name])]
     text = units.ulp(error) if error is not None else row["status"]
     return {"text": text, "grade": grade(error) or "gx", "wrong": row["status"] == "wrong", "title": ": ".join(words)}
+
+
+def exhaustive(frame: pd.DataFrame) -> list[Row]:
+    """For one operator, what came of every number of a type as input: a row an implementation, pass and dtype, of all ISAs
+    the worst."""
+    rows = frame[(frame["kind"] == "accuracy") & frame["ulp.outputs"].notna() & (frame["backend"] != "reference")]
+    rows = rows[rows["stress"].fillna("").str.startswith("all-") & (rows["target"] != "interpreter")]
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows.to_dict("records"):
+        key = tuple(row[name] for name in ("pass", "dtype", "implementation"))
+        if key not in found or (row["ulp.max"], _some(row["ulp.misrounded"]) or 0) > found[key]["order"]:
+            found[key] = {
+                **dict(zip(("pass", "dtype", "implementation"), key, strict=True)),
+                "order": (row["ulp.max"], _some(row["ulp.misrounded"]) or 0),
+                "ulp": row["ulp.max"],
+                "grade": grade(row["ulp.max"]),
+                "misrounded": _some(row["ulp.misrounded"]),
+                "outputs": int(row["ulp.outputs"]),
+                "worst_input": row["ulp.worst_input"] if row["ulp.max"] else "",
+                "status": row["status"],
+            }
+    return list(found.values())
 
 
 def ceilings(frame: pd.DataFrame) -> list[Row]:
@@ -335,27 +367,18 @@ def noise(frame: pd.DataFrame, headers: Iterable[Mapping[str, Any]]) -> list[Row
     return sorted(found, key=lambda row: -row["largest"])
 
 
-def compiled(frame: pd.DataFrame) -> list[Row]:
-    """Compile records by implementation and architecture: registers, shared memory, spills, the largest of each."""
+def compiled(frame: pd.DataFrame) -> Row:
+    """Compile records: a row an implementation, a column an architecture, of all its kernels the most that one needs."""
     rows = frame[frame["kind"] == "compile"]
-    found = []
-    for (operator, name, target, isa), part in _grouped(rows, ("operator", "implementation", "target", "isa")):
+    rows = rows.assign(where=rows["isa"].fillna(rows["target"]).fillna(""))
+    found: dict[tuple[str, str], Row] = {}
+    for (operator, name, where), part in _grouped(rows, ("operator", "implementation", "where")):
         status = min(part["status"], key=lambda status: STATUSES.index(status))
         largest = {column: _some(part[column].max()) for column in ("registers", "shared_bytes", "spills", "compile_seconds")}
         reason = next((reason for reason in part["reason"] if _some(reason)), "")
-        where = _some(isa) or _some(target) or ""
-        found.append(
-            {
-                "operator": operator,
-                "implementation": name,
-                "where": where,
-                "status": status,
-                "reason": reason,
-                "count": len(part),
-                **largest,
-            }
-        )
-    return found
+        row = found.setdefault((operator, name), {"operator": _some(operator), "implementation": _some(name), "cells": {}})
+        row["cells"][where] = {"status": status, "reason": reason, "count": len(part), **largest}
+    return {"where": sorted(set(rows["where"]), key=lambda where: (len(where), where)), "rows": list(found.values())}
 
 
 def machines(headers: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -444,6 +467,7 @@ KINDS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("ulp.max", "max ULP", "ulp"),
         ("ulp.p999", "p99.9 ULP", "ulp"),
         ("ulp.mean", "mean ULP", "ulp"),
+        ("ulp.misrounded", "not nearest", "int"),
         ("ulp.worst_input", "at", "text"),
         *VERDICT,
     ),
@@ -479,6 +503,8 @@ def records(frame: pd.DataFrame) -> dict[str, Any]:
     for kind, columns in KINDS.items():
         part = frame[frame["kind"] == kind]
         rows = _side_by_side(frame, part, axes) if kind == "time" else part.to_dict("records")
+        if kind == "accuracy":
+            _only_telling_places(rows)
         for row in rows:
             row["shape"] = shape(row, axes)
         size = {row["shape"]: [_some(row[name]) or 0 for name in axes] for row in rows}
@@ -486,6 +512,20 @@ def records(frame: pd.DataFrame) -> dict[str, Any]:
             _packed([row.get(name) for row in rows], form, size if name == "shape" else None) for name, _, form in columns
         ]
     return document
+
+
+def _only_telling_places(rows: Sequence[Row]) -> None:
+    """Forget where the largest error lay but for results that are amiss and the worst of each implementation: no two places
+    are alike, and they would make up most of the page."""
+    worst: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("operator", "implementation", "target", "isa", "dtype", "pass"))
+        if key not in worst or _severity(row) > _severity(worst[key]):
+            worst[key] = row
+    kept = {id(row) for row in worst.values()}
+    for row in rows:
+        if row["status"] == "ok" and id(row) not in kept:
+            row["ulp.worst_input"] = None
 
 
 def _side_by_side(frame: pd.DataFrame, part: pd.DataFrame, axes: Sequence[str]) -> list[Row]:

@@ -22,6 +22,7 @@ EXP = {"avx512": 9.0e9, "avx2": 4.4e9}
 FMA = {"avx512": 118e9, "avx2": 61e9}
 LENGTHS = tuple(1 << k for k in (6, 8, 10, 12, 14, 16, 17, 18, 20, 22, 24))
 OPERATORS = ("softmax", "log_softmax", "logsumexp")
+ELEMENTWISE = ("relu", "gelu", "silu", "sigmoid", "tanh", "softplus", "exp", "crrelu")  # and their copies: relu_2
 # sweeps of the row (reads + writes), exponentials an element, seconds an element of arithmetic with AVX-512, overhead
 SIMD = {
     "three-pass-recompute": (4, 2, 0.20e-9),
@@ -89,9 +90,13 @@ def records(operators: tuple[str, ...] = OPERATORS, threads: tuple[int, ...] = (
         yield ceiling("fma", isa, FMA[isa], "flop/s", None)
         yield ceiling("exp", isa, EXP[isa], "exp/s", None)
     for operator in operators:
-        for count in threads:
-            yield from (record | {"threads": count} for record in times(operator, draw))
-        yield from accuracies(operator, draw)
+        if elementwise(operator):
+            yield from flat_times(operator, draw)
+            yield from flat_accuracies(operator, draw)
+        else:
+            for count in threads:
+                yield from (record | {"threads": count} for record in times(operator, draw))
+            yield from accuracies(operator, draw)
         yield from compiles(operator, draw)
     yield from trouble(operators[0])
 
@@ -141,6 +146,73 @@ def times(operator: str, draw: random.Random) -> Iterator[dict[str, Any]]:
                     "peak_bytes": 2 * size,
                     "roof": {"seconds": max(size / copy, elements / EXP[best_isa]), "binds": "bytes", "level": level},
                 }
+
+
+def elementwise(operator: str) -> bool:
+    return operator.partition("_")[0] in ELEMENTWISE
+
+
+FLAT = (
+    ("simd/auto", "avx512", 0.05e-9, 25e-9),
+    ("numpy/direct", None, 1.1e-9, 4e-6),
+    ("peer/torch-eager", None, 0.3e-9, 1.5e-6),
+)
+
+
+def flat_times(operator: str, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """What the quick preset measures of an operator of one axis."""
+    shapes = [(n, "forward", "float32") for n in (1000, 1 << 16, 1 << 24)]
+    shapes += [(1 << 24, "backward", "float32"), (1 << 24, "forward", "bfloat16")]
+    for n, pass_, dtype in shapes:
+        for name, isa, each, overhead in FLAT:
+            size = (2 + (pass_ == "backward")) * n * (4 if dtype == "float32" else 2)
+            for cache in ("hot", "cold") if size < 2 * CACHES["L3"] else ("cold",):
+                level = "DRAM" if cache == "cold" else level_of(size)
+                roof = size / max(COPY["avx512"][level], STREAM_COPY["avx512"])
+                median = (overhead + max(n * each, 1.08 * roof)) * (1 + 0.01 * draw.gauss(0, 1))
+                yield identity(operator, name, isa) | {
+                    "kind": "time",
+                    "status": "ok",
+                    "dtype": dtype,
+                    "pass": pass_,
+                    "axes": {"n": n},
+                    "cache": cache,
+                    "group": f"{operator} {pass_} {dtype} cpu",
+                    "seconds": {
+                        "median": median,
+                        "low": 0.99 * median,
+                        "high": 1.02 * median,
+                        "samples": 9,
+                        "stopped": "budget",
+                    },
+                    "bytes": size,
+                    "flops": 9 * n,
+                    "exps": n,
+                    "noise": 0.01 * draw.random(),
+                    "roof": {"seconds": roof, "binds": "bytes", "level": level},
+                }
+
+
+def flat_accuracies(operator: str, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """Errors on a few inputs in float32, and on every number of the 16-bit types, of which torch rounds some twice."""
+    for name, isa, *_ in FLAT:
+        poor = name.startswith("peer")
+        cases = [("float32", stress, 4099) for stress in ("normal", "normal-10", "log-uniform", "limits", "nan")]
+        cases += [(dtype, f"all-{dtype}", 1 << 16) for dtype in ("float16", "bfloat16")]
+        for (dtype, stress, n), pass_ in ((case, pass_) for case in cases for pass_ in PASSES):
+            error = (2.4 if poor else 0.9) + 0.4 * draw.random() if n < 1 << 16 else 0.5 + poor * draw.random()
+            ulp = {"max": error, "mean": 0.2, "worst_input": f"y[{draw.randrange(n)}] is 0.0312, not 0.0313 (x = -2.25)"}
+            ulp |= {"outputs": n, "misrounded": int(900 * (error - 0.5)), "flushed": 0}
+            yield identity(operator, name, isa) | {
+                "kind": "accuracy",
+                "status": "ok",
+                "dtype": dtype,
+                "pass": pass_,
+                "axes": {"n": n},
+                "stress": stress,
+                "seed": 1,
+                "ulp": ulp,
+            }
 
 
 def identity(operator: str, name: str, isa: str | None = None, target: str = "cpu") -> dict[str, Any]:

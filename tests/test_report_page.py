@@ -32,6 +32,15 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of more operators than are open at first."""
+    folder = tmp_path_factory.mktemp("many")
+    path = folder / "report.html"
+    path.write_text(render(load(SYNTHETIC["write_run"](folder / "run", ("softmax", *SYNTHETIC["ELEMENTWISE"])))))
+    return path
+
+
+@pytest.fixture(scope="module")
 def tab() -> Iterator[Any]:
     with CHROMIUM["browser"]() as page:
         yield page
@@ -136,8 +145,65 @@ def test_more_rows_come_on_request(page: Any) -> None:
     assert before == 200 and len(page.run(ROWS)) == 400
 
 
+OPERATORS = "[...document.querySelectorAll('.operator')]"
+OVERVIEW = "[...document.querySelectorAll('#overview table.sortable tbody tr')]"
+
+
+def shown(tab: Any, elements: str) -> list[str]:
+    return tab.run(f"{elements}.filter(each => each.getClientRects().length).map(each => each.dataset.operator)")
+
+
+def test_many_operators_are_closed_until_one_asks_for_them(tab: Any, many: Path) -> None:
+    tab.show(1400)
+    tab.open(many)
+    opened = f"{OPERATORS}.filter(each => each.firstElementChild.open).map(each => each.dataset.operator)"
+    assert len(shown(tab, OPERATORS)) == 9 and tab.run(opened) == []
+    link = "document.querySelector('#overview a[href=\"#op-gelu\"]')"
+    tab.run(f"new Promise(done => {{ addEventListener('hashchange', () => setTimeout(done)); {link}.click() }})")
+    assert tab.run(opened) == ["gelu"]
+    tab.run("document.querySelector('#op-gelu > details').open = false")
+    tab.run(f"{link}.click()")
+    assert tab.run(opened) == ["gelu"], "a second click on the same link, too"
+    tab.run("document.querySelector('#unfold').click()")
+    assert len(tab.run(opened)) == 9
+    tab.run("document.querySelector('#fold').click()")
+    assert tab.run(opened) == []
+
+
+def test_operators_are_found_by_their_names(tab: Any, many: Path) -> None:
+    tab.open(many)
+    find = "document.querySelector('#find')"
+
+    def words(text: str) -> str:
+        tab.run(f"{find}.value = {json.dumps(text)}, {find}.dispatchEvent(new Event('input', {{bubbles: true}}))")
+        return tab.run("document.querySelector('#found').textContent")
+
+    assert words("ELU sig") == "4 of 9"
+    assert shown(tab, OPERATORS) == shown(tab, OVERVIEW) == ["relu", "gelu", "sigmoid", "crrelu"]
+    assert words("nothing") == "0 of 9" and shown(tab, OVERVIEW) == []
+    assert words("") == "" and len(shown(tab, OPERATORS)) == len(shown(tab, OVERVIEW)) == 9
+
+
+def test_the_overview_sorts_by_value(tab: Any, many: Path) -> None:
+    tab.open(many)
+    heads = "[...document.querySelectorAll('#overview table.sortable thead th')]"
+    place = tab.run(f"{heads}.findIndex(each => each.textContent === 'Share of roof')")
+    click = f"{heads}[{place}].querySelector('button').click()"
+    values = f"{OVERVIEW}.map(row => Number(row.cells[{place}].dataset.value))"
+    before = tab.run(values)
+    tab.run(click)
+    assert tab.run(values) == sorted(before) != before
+    tab.run(click)
+    assert tab.run(values) == sorted(before, reverse=True)
+    tab.run(f"{heads}[0].querySelector('button').click()")
+    assert shown(tab, OVERVIEW) == sorted(shown(tab, OVERVIEW))
+
+
 @pytest.mark.parametrize("width", [400, 1400])
-def test_nothing_overflows(page: Any, width: int) -> None:
+@pytest.mark.parametrize("which", ["page", "many"])
+def test_nothing_overflows(page: Any, many: Path, which: str, width: int) -> None:
+    if which == "many":
+        page.open(many)
     page.show(width)
     page.run("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert page.run("document.scrollingElement.scrollWidth") <= width

@@ -171,7 +171,7 @@ def test_eleven_thousand_records_stay_below_the_budget(tmp_path: Path) -> None:
     assert len(many) > 11_000
     text = render(many)
     assert len(text.encode()) < BUDGET
-    assert text.count("<figure>") == 4 * 4 + 3 * 4
+    assert text.count("<figure>") == 4 * 4 + 2 * 3 + 2 * 1, "all kinds of charts for six operators alone"
 
 
 def test_overview_states_the_fastest_against_torch(runs: pd.DataFrame) -> None:
@@ -186,6 +186,63 @@ def test_overview_states_the_fastest_against_torch(runs: pd.DataFrame) -> None:
     assert softmax["ratio"] == pytest.approx(torch / times["simd/auto", "avx512"])
     assert softmax["rivals"] == 11
     assert dict(softmax["status"])["wrong"] == 4 and dict(softmax["status"])["suspect"] == 1
+
+
+def test_overview_sets_every_implementation_of_a_workload_on_the_roof(runs: pd.DataFrame) -> None:
+    softmax = tables.overview(runs)[0]
+    shares = dict(softmax["shares"])
+    assert len(shares) == softmax["rivals"] and list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert shares["simd/auto"] == pytest.approx(softmax["roof"])
+    here = runs[(runs["operator"] == "softmax") & (runs["axes.n"] == 1 << 24) & (runs["cache"] == "cold")]
+    torch = here[here["implementation"] == "peer/torch-eager"].iloc[0]
+    assert shares["peer/torch-eager"] == pytest.approx(torch["roof.seconds"] / torch["seconds.median"])
+
+
+def test_sixty_operators_stay_below_the_budget(tmp_path: Path) -> None:
+    names = SYNTHETIC["ELEMENTWISE"]
+    operators = ("softmax", "log_softmax", "logsumexp", *(f"{names[place % 8]}_{place}" for place in range(57)))
+    text = render(load(WRITE(tmp_path / "sixty", operators)))
+    assert len(text.encode()) < BUDGET
+    assert text.count("<details open>") == 0
+    assert text.count("<figure>") == 4 + 3 + 3 + 57, "elementwise operators get their bandwidth alone"
+
+
+def test_every_number_of_a_type_is_a_table_of_its_own(tmp_path: Path) -> None:
+    runs = load(WRITE(tmp_path / "flat", ("gelu",)))
+    rows = tables.exhaustive(runs)
+    assert {(row["implementation"], row["pass"], row["dtype"]) for row in rows} == {
+        (name, pass_, dtype)
+        for name in ("simd/auto", "numpy/direct", "peer/torch-eager")
+        for pass_ in ("forward", "backward")
+        for dtype in ("float16", "bfloat16")
+    }
+    recorded = runs[(runs["implementation"] == "peer/torch-eager") & (runs["stress"] == "all-float16")].set_index("pass")
+    [torch] = [
+        row for row in rows if (row["implementation"], row["pass"], row["dtype"]) == ("peer/torch-eager", "forward", "float16")
+    ]
+    assert (torch["ulp"], torch["misrounded"]) == tuple(recorded.loc["forward", ["ulp.max", "ulp.misrounded"]])
+    assert torch["outputs"] == 65536 and torch["worst_input"] == recorded.loc["forward", "ulp.worst_input"]
+    assert {row["misrounded"] for row in rows if row["implementation"] == "simd/auto"} == {0}
+    assert tables.exhaustive(runs[runs["kind"] == "time"]) == []
+
+
+def test_places_of_errors_are_kept_where_they_tell_something(runs: pd.DataFrame) -> None:
+    columns = [name for name, *_ in tables.KINDS["accuracy"]]
+    found = tables.records(runs)["accuracy"]
+    places, statuses = (found[columns.index(name)] for name in ("ulp.worst_input", "status"))
+    kept = [places["words"][code] != "" for code in places["codes"]]
+    poor = [statuses["words"][code] != "ok" for code in statuses["codes"]]
+    assert all(one for one, other in zip(kept, poor, strict=True) if other)
+    sound = [one for one, other in zip(kept, poor, strict=True) if not other]
+    assert 0 < sum(sound) < 0.2 * len(sound)
+
+
+def test_compiled_kernels_stand_by_architecture(runs: pd.DataFrame) -> None:
+    found = tables.compiled(runs)
+    assert found["where"] == ["sm_80", "sm_90", "sm_100"]
+    assert len(found["rows"]) == 3 * len(SYNTHETIC["GPU"])
+    fused = next(row for row in found["rows"] if row["implementation"] == "triton/fused")
+    assert [fused["cells"][where]["spills"] for where in found["where"]] == [8, 0, 0]
 
 
 def test_a_suspect_result_is_never_the_fastest(runs: pd.DataFrame) -> None:

@@ -1,4 +1,59 @@
 "use strict";
+// Operators: which are shown, which are open, and in which order the overview lists them.
+(() => {
+  const sections = [...document.querySelectorAll(".operator > details")];
+  const reveal = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const details = target && target.querySelector(":scope > details");
+    if (details) details.open = true;
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
+  document.addEventListener("click", (event) => {
+    if (event.target.closest('a[href="' + location.hash + '"]')) reveal();
+  });
+  for (const [id, open] of [["unfold", true], ["fold", false]]) {
+    const button = document.getElementById(id);
+    if (button) button.addEventListener("click", () => sections.forEach((each) => (each.open = open)));
+  }
+  const find = document.getElementById("find");
+  const parts = [...document.querySelectorAll("[data-operator]")];
+  const names = new Set(parts.map((each) => each.dataset.operator));
+  if (find) {
+    find.addEventListener("input", () => {
+      const words = find.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
+      const fits = (name) => !words.length || words.some((word) => name.toLowerCase().includes(word));
+      for (const part of parts) part.hidden = !fits(part.dataset.operator);
+      document.getElementById("found").textContent = words.length ? `${[...names].filter(fits).length} of ${names.size}` : "";
+    });
+  }
+  for (const tools of document.querySelectorAll(".tools")) tools.hidden = false;
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    const value = (row, place) => {
+      const cell = row.cells[place];
+      if (!cell || cell.colSpan > 1) return NaN;
+      return "value" in cell.dataset ? (cell.dataset.value === "" ? NaN : Number(cell.dataset.value)) : cell.textContent;
+    };
+    heads.forEach((head, place) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const down = head.ariaSort === "ascending";
+        heads.forEach((each) => each.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const body = table.tBodies[0];
+        const keyed = [...body.rows].map((row) => [value(row, place), row]);
+        keyed.sort(([a], [b]) => (a !== a) - (b !== b) || (a < b ? -1 : a > b ? 1 : 0) * (down ? -1 : 1) || 0);
+        body.append(...keyed.map(([, row]) => row));
+      });
+    });
+  }
+})();
+
 // The table of all records: columns come compressed, rows are built as they are looked at.
 (async () => {
   const PAGE = 200;
