@@ -18,10 +18,13 @@ WHEEL := torch==$(RELEASE)$(if $(filter cpu,$(TORCH)),+cpu)
 EXTRAS := $(if $(filter-out none,$(TORCH)),[all])
 INSTALL = $(BIN)/python -m pip install --quiet --constraint $(PINS)
 
-.PHONY: report test lint compile-all headline clean preflight
+.PHONY: setup report test lint compile-all headline clean preflight
 
 report: $(READY)
 	@$(BIN)/ulproof run --preset quick
+
+# What the scripts in .ci/ need.
+setup: $(TOOLS)
 
 test: lint
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -17,14 +17,16 @@ from statistics import NormalDist
 from typing import Any
 
 from .check import fails
+from .compare import NEW, REMOVED, Comparison, plain
 from .lookup import load as implementations
 from .lookup import operators
 from .measure.statistics import CONFIDENCE, LEAST, ranks
+from .measure.verdict import INCONCLUSIVE, Interval
 from .record import RUN, Record, key, read
 
 APART = "the sides did not take turns"
 ELSEWHERE = 0.43  # identical code, two processes on a shared 2-core machine, each where the scheduler put it
-FIELDS = ("operator", "implementation", "target", "isa", "threads", "dtype", "pass", "axes", "cache")
+WORKLOAD = ("target", "isa", "threads", "dtype", "pass", "axes", "cache")
 TIMED = ("ok", "inaccurate")
 
 
@@ -99,77 +101,81 @@ def controls(base: Side, head: Side) -> list[float]:
     return found
 
 
-def compare(base: Side, head: Side, margin: float = 0.02) -> list[Record]:
-    """A row for each workload that either side has: what is said of it, why, and both sides' times and errors.
+def compare(base: Side, head: Side, margin: float = 0.02) -> Comparison:
+    """A row for each workload that either side timed, and one for numerics that are wrong in head.
 
-    ``ratio`` is the head's median time over the base's with an interval at 99%, shared out over the rows that are judged and
-    widened by ``noise``. Raises ``ValueError`` where the sides are not of a kind.
+    ``ratio`` is of median times, its interval at 99% for all rows together and widened by what the controls differ by.
+    Raises ``ValueError`` where the sides are not of a kind.
     """
     if base.path.is_dir() != head.path.is_dir():
-        raise ValueError(f"{base.path} and {head.path}: can't compare a run folder with a file; name two of a kind")
-    both = base.times.keys() & head.times.keys()
-    pairs = {name: (base.times[name], head.times[name]) for name in both}
-    judged = [name for name, pair in pairs.items() if all(each.get("seconds") and each["status"] in TIMED for each in pair)]
-    confidence = 1 - (1 - CONFIDENCE) / (2 * max(1, len(judged)))  # of one side's interval
+        raise ValueError(f"{base.path} and {head.path}: a run folder and a file can't be compared; name two of a kind")
+    names = dict.fromkeys([*head.times, *base.times])
+    judged = {
+        name: (base.times[name], head.times[name])
+        for name in names
+        if all(name in side.times and measured(side.times[name]) for side in (base, head))
+    }
     drift = controls(base, head)
+    error = (1 - CONFIDENCE) / max(1, len(judged))
     broken = wrong(head)
     rows = []
-    for name in dict.fromkeys([*head.times, *base.times]):
+    for name in names:
         one, other = base.times.get(name), head.times.get(name)
-        row: Record = {field: (other or one or {}).get(field) for field in FIELDS}
-        row |= {"base": shown(one), "head": shown(other), "ratio": None, "noise": None}
+        known = other or one
+        assert known
+        row = plain(known["operator"], known["implementation"], None, **{each: known.get(each) for each in WORKLOAD})
         if name in judged:
-            assert one and other
-            row |= judge(one, other, drift, confidence, margin)
-        elif not one or not other:
-            row |= {"verdict": "new" if other else "removed", "reason": None}
+            row |= judge(*judged[name], drift, error, margin)
+        elif one is None or other is None:
+            row["verdict"] = NEW if other else REMOVED
         else:
-            worse = other if other["status"] not in TIMED else one
-            reason = f"{worse['status']} in {'head' if worse is other else 'base'}: {worse.get('reason')}"
-            lost = worse is other and other["status"] in ("crashed", "timeout") and one.get("seconds")
-            row |= {"verdict": "failed" if lost else "skipped", "reason": reason}
-        if other and (fault := broken.get(tuple(other.get(each) for each in ("operator", "implementation", "pass", "dtype")))):
-            row |= {"verdict": "wrong", "reason": fault}
-        rows.append(row)
-    return rows
+            less = other if not measured(other) else one
+            row |= {"status": less["status"], "reason": f"in {'head' if less is other else 'base'}: {less.get('reason')}"}
+        if other and (reason := broken.pop(mark(other), None)):
+            row |= {"status": "wrong", "fails": True, "reason": reason}
+        rows.append(row | {"margin": margin})
+    for (operator, implementation, pass_, dtype), reason in broken.items():
+        fields = {"pass": pass_, "dtype": dtype, "status": "wrong", "fails": True, "reason": reason, "margin": margin}
+        rows.append(plain(operator, implementation, None, **fields))
+    said = f"{APART}: their intervals are widened by {source(drift)}"
+    sides = ({"name": str(side.path), "commit": side.commit, "tree": None} for side in (base, head))
+    return Comparison(*sides, rows, margin, took_turns=False, notes=[said])
 
 
-def shown(record: Record | None) -> Record | None:
-    """What a row keeps of a side: no samples."""
-    if record is None:
-        return None
-    seconds = {name: value for name, value in (record.get("seconds") or {}).items() if name not in ("data", "iqr")}
-    return {"status": record["status"], "seconds": seconds or None, "ulp": record.get("ulp"), "commit": record.get("commit")}
+def measured(record: Record) -> bool:
+    return bool(record.get("seconds")) and record["status"] in TIMED
 
 
-def judge(base: Record, head: Record, drift: Sequence[float], confidence: float, margin: float) -> Record:
-    """The verdict on one workload that both sides timed."""
-    recorded = max(each.get("noise") or 0.0 for each in (base, head))
-    if len(drift) >= LEAST:
-        noise, source = max(*drift, math.log1p(recorded)), f"{len(drift)} things that can't have changed"
-    else:
-        noise, source = math.log1p(max(ELSEWHERE, recorded)), "what identical code may differ by in two processes"
-    one, other = interval(base["seconds"], confidence), interval(head["seconds"], confidence)
-    median = head["seconds"]["median"] / base["seconds"]["median"]
-    row: Record = {"noise": math.expm1(noise), "ratio": {"median": median, "low": None, "high": None}}
+def mark(record: Record) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in ("operator", "implementation", "pass", "dtype"))
+
+
+def source(drift: Sequence[float]) -> str:
+    """Where the noise between the sides comes from, in words."""
+    if len(drift) < LEAST:
+        return f"the {ELSEWHERE:.0%} that identical code once differed by in two processes: too little here can't have changed"
+    return f"{math.expm1(max(drift)):.1%}, the most that {len(drift)} times and roofs differ by which can't have changed"
+
+
+def judge(base: Record, head: Record, drift: Sequence[float], error: float, margin: float) -> Record:
+    """The verdict on one workload that both sides timed, to be wrong with probability ``error``."""
+    between = max(drift) if len(drift) >= LEAST else math.log1p(ELSEWHERE)
+    noise = max(between, *(math.log1p(each.get("noise") or 0.0) for each in (base, head)))
+    row: Record = {f"{side}_seconds": each["seconds"]["median"] for side, each in (("base", base), ("head", head))}
+    for side, each in (("base", base), ("head", head)):
+        if each.get("ulp"):
+            row[f"{side}_ulp"] = each["ulp"]["max"]
+    one, other = (interval(each["seconds"], 1 - error / 2) for each in (base, head))
     if one is None or other is None:
-        return row | {"verdict": "inconclusive", "reason": f"{APART}; too few samples for an interval"}
+        return row | {"verdict": INCONCLUSIVE, "reason": f"{APART}; too few samples for an interval"}
     low, high = other[0] / one[1] / math.exp(noise), other[1] / one[0] * math.exp(noise)
-    row["ratio"] |= {"low": low, "high": high}
-    return row | {"verdict": verdict(low, high, margin), "reason": f"{APART}; noise from {source}"}
-
-
-def verdict(low: float, high: float, margin: float) -> str:
-    """What an interval of the head's time over the base's says at a margin; both directions by the same factor."""
-    if low > 1 + margin:
-        return "slower"
-    if high < 1 / (1 + margin):
-        return "faster"
-    return "same" if high <= 1 + margin and low >= 1 / (1 + margin) else "inconclusive"
+    found = Interval(row["head_seconds"] / row["base_seconds"], low, high, 1 - error)
+    ratio = {"estimate": found.ratio, "low": low, "high": high, "confidence": found.confidence}
+    return row | {"verdict": found.verdict(margin), "ratio": ratio, "reason": f"{APART}; noise {math.expm1(noise):.1%}"}
 
 
 def wrong(side: Side) -> dict[tuple[Any, ...], str]:
-    """By operator, implementation, pass and dtype: what is wrong with the numerics of what we vouch for."""
+    """By ``mark``: what is wrong with the numerics of what we vouch for."""
     found: dict[tuple[Any, ...], str] = {}
     for each in (*side.checks, *side.times.values()):
         if each["operator"] not in operators() or each["implementation"] not in implementations(each["operator"]):
@@ -183,5 +189,5 @@ def wrong(side: Side) -> dict[tuple[Any, ...], str]:
             if mine.vouched and bound is not None and ulp > bound:
                 reason = f"{ulp:.3g} ULP, beyond its bound of {bound:g}"
         if reason:
-            found.setdefault(tuple(each.get(name) for name in ("operator", "implementation", "pass", "dtype")), reason)
+            found.setdefault(mark(each), reason)
     return found
