@@ -68,13 +68,16 @@ def ready(name: str, target: str, shape: str, dtype: str = "float32", pass_: str
 
     card = implementation.operator.passes[pass_]
     inputs = draw(implementation.operator, pass_, axes, dtype)
-    types = [dtype_named(dtype if argument.dtype == "io" else argument.dtype) for argument in card.outputs]
+    # A build from before this working tree may have cards that know neither dtypes of arguments nor parameters.
+    named = [getattr(argument, "dtype", "io") for argument in card.outputs]
+    types = [dtype_named(dtype if name == "io" else name) for name in named]
     poison = [np.nan if each.kind not in "biu" else -77 for each in types]
     outputs = tuple(
         np.full(argument.shape(axes), full_of, each)
         for argument, full_of, each in zip(card.outputs, poison, types, strict=True)
     )
-    facts = (axes, card.nbytes(axes, dtype), inputs, card, implementation.operator.package, implementation.operator.params)
+    params = getattr(implementation.operator, "params", {})
+    facts = (axes, card.nbytes(axes, dtype), inputs, card, implementation.operator.package, params)
     if target == "cpu":
         bound = implementation.bind(inputs, outputs, pass_=pass_)
         return Workload(bound, lambda: outputs, *facts)

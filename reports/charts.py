@@ -443,6 +443,49 @@ def history_chart(history: History, look: Mapping[str, Look], name: str) -> str:
     return _svg(figure, name, titles, f"{history.quantity} of {history.operator}, {history.label}, over commits")
 
 
+def verdict_chart(rows: Sequence[Mapping[str, Any]], margin: float, look: Mapping[str, Look], name: str) -> str:
+    """The paired ratio of each workload as inline SVG: a dot each restart, a bar the interval; in grey base and its copy."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    widest = max(abs(math.log(end)) for row in rows for end in (row["ratio"]["low"], row["ratio"]["high"]))
+    reach = 1.08 * min(max(widest, 2 * math.log1p(margin)), 2.0)
+    titles = {}
+    with matplotlib.rc_context(SETTINGS):
+        height = 0.3 * len(rows) + 0.55
+        figure = Figure(figsize=(8.4, height))
+        figure.subplots_adjust(0.48, 0.42 / height, 0.98, 1 - 0.1 / height)
+        axes = figure.subplots()
+        axes.axvspan(-math.log1p(margin), math.log1p(margin), color=BAND, linewidth=0, zorder=0)
+        axes.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
+        for place, row in enumerate(rows):
+            colour = LIGHT[look[row["implementation"]].colour]
+            marks = (
+                (row["twin"], row["twin_ratios"], MUTED, 0.22, ""),
+                (row["ratio"], row["ratios"], colour, -0.08, row["name"]),
+            )
+            for ratio, dots, shade, shift, title in marks:
+                if not ratio:
+                    continue
+                low, middle, high = (max(-reach, min(reach, math.log(ratio[each]))) for each in ("low", "estimate", "high"))
+                y, thick = place + shift, 2.2 if title else 1.0
+                axes.plot([low, high], [y, y], color=shade, linewidth=thick, solid_capstyle="butt", zorder=3)
+                size, gid = (4.5, f"workload-{place}") if title else (2.5, None)
+                axes.plot([middle], [y], "|", color=shade, markersize=2 * size, markeredgewidth=1.5, gid=gid, zorder=4)
+                shown = [math.log(dot) for dot in dots if abs(math.log(dot)) <= reach]
+                axes.plot(shown, [y] * len(shown), "o", color=shade, markersize=2, alpha=0.45, linestyle="", zorder=2)
+                if title and gid:
+                    titles[gid] = f"{title}, {row['where']}: {ratio['words']} ({ratio['range']}), {row['said']}"
+        labels = [f"{row['name']} {row['where']}" for row in rows]
+        axes.set_yticks(range(len(rows)), [label if len(label) < 60 else label[:58] + "…" for label in labels], fontsize=7.5)
+        axes.set(xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6), xlabel="head's time over base's")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * math.expm1(value):+.3g}%" if value else "0"))
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+    return _svg(figure, name, titles, "time of head over time of base, by workload")
+
+
 def roofline(runs: pd.DataFrame, operators: Sequence[str] = (), fmt: str = "svg") -> bytes:
     """The rooflines of ``operators`` (all, when none is named) as one SVG or PNG that stands alone.
 

@@ -15,14 +15,15 @@ from . import drivers
 TEXT = (
     "run", "source", "machine", "date", "kind", "status", "reason", "operator", "implementation", "backend", "variant",
     "target", "isa", "dtype", "pass", "cache", "stress", "commit", "group", "roof.binds", "roof.level", "ulp.worst_input",
-    "ceiling", "level", "unit",
-    "seconds.stopped",
+    "ceiling", "level", "unit", "seconds.stopped", "verdict", "fails", "ratios", "twin_ratios",
 )
 NUMBERS = (
     "threads", "seed", "bytes", "moved_bytes", "flops", "exps", "roof.seconds", "noise", "rate", "peak_bytes",
     "compile_seconds", "registers", "shared_bytes", "spills", "seconds.median", "seconds.low", "seconds.high",
     "seconds.samples", "seconds_as_called.median", "seconds_as_called.low", "seconds_as_called.high",
-    "ulp.max", "ulp.p999", "ulp.mean", "ulp.flushed", "ulp.outputs", "ulp.misrounded",
+    "ulp.max", "ulp.p999", "ulp.mean", "ulp.flushed", "ulp.outputs", "ulp.misrounded", "margin", "base_seconds",
+    "head_seconds", "base_ulp", "head_ulp", "ratio.estimate", "ratio.low", "ratio.high", "twin.estimate", "twin.low",
+    "twin.high", "restarts", "rounds", "dropped",
 )
 # fmt: on
 
@@ -72,8 +73,9 @@ def flat(record: Mapping[str, Any]) -> dict[str, Any]:
             row.update({f"{name}.{inner}": each for inner, each in value.items()})
         else:
             row[name] = value
-    if "ulp.max" in row and row["ulp.max"] is None:
-        row["ulp.max"] = float("inf")
+    for name in ("ulp.max", "base_ulp", "head_ulp"):
+        if name in row and row[name] is None:
+            row[name] = float("inf")
     return row
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from . import history, tables, units
+from . import history, tables, units, verdicts
 from .charts import ORDER, chart, rounded
 from .looks import DARK, LIGHT, MARKS, Look, looks
 from .sweeps import RIVALS, Crossover, Sweep, caches_of, crossover, isas_of, sweeps
@@ -36,6 +36,8 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
     runs = runs.copy(deep=False)
     runs.attrs = {}  # pandas copies them deeply with every slice
     look = looks(tables.ranked(runs))
+    data, judged = packed(tables.records(runs)), runs[runs["kind"] == "verdict"]
+    counts, runs = tables.counts(runs), runs[runs["kind"] != "verdict"]
     histories = list(history.histories(runs))
     operators = sections(runs, headers, look)
     script = (TEMPLATES / "page.js").read_text()
@@ -63,6 +65,7 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         places={name: place for place, name in enumerate(look)},
         machines=tables.machines(headers),
         findings=[finding for header in headers for finding in header.get("findings") or []],
+        comparisons=verdicts.comparisons(judged, headers, look),
         overview=tables.overview(runs),
         problems=tables.problems(runs),
         operators=operators,
@@ -77,8 +80,8 @@ def render(runs: pd.DataFrame, *, title: str = "ulproof report") -> str:
         compiled=tables.compiled(runs),
         missing=tables.missing(runs),
         environment=tables.environment(headers),
-        counts=tables.counts(runs),
-        data=packed(tables.records(runs)),
+        counts=counts,
+        data=data,
         columns=embedded(tables.KINDS),
     )
 
