@@ -274,9 +274,13 @@ def write_report(
 
 def compare(arguments: argparse.Namespace) -> int:
     from . import compare as engine
+    from . import saved
     from .builds import BuildError
     from .progress import progress
 
+    if len(arguments.names) == 1 and saved.is_saved(arguments.spec):
+        sides = [saved.load(path) for path in (arguments.spec, *arguments.names)]
+        return show(arguments, saved.compare(*sides, arguments.margin or 0.02, filters(arguments)))
     which, full = named(arguments.names)
     fields = {
         name: value for name in ("margin", "budget", "seed", "patience") if (value := getattr(arguments, name)) is not None
@@ -416,7 +420,12 @@ def parser() -> Parser:
     added.add_argument("--output", metavar="FOLDER", help="default: runs/<UTC time>")
     added.add_argument("--resume", metavar="RUN", help="go on with a run that was cut short")
     added = command("compare", compare, "build two commits, take turns, verdicts with numerics")
-    added.add_argument("spec", metavar="BASE[..HEAD]", help="commits, branches or tags; without HEAD the working tree")
+    added.add_argument(
+        "spec",
+        metavar="BASE[..HEAD]",
+        help="commits, branches or tags; without HEAD the working tree. Or two saved results, as BASE HEAD: run folders, "
+        "or JSON files of pytest-benchmark",
+    )
     added.add_argument("names", nargs="*", metavar="OP", default=[], help=ops[2])
     added.add_argument("--margin", type=percentage, metavar="X", help="what is called the same: 2%% (the default) or 0.02")
     added.add_argument("--budget", type=positive, metavar="SECONDS", help="of measuring, at most; default 120")

@@ -2,8 +2,9 @@
 
 Each side's own interval says how sure it is of itself; it can't say how far two runs of the same code lie apart, which on a
 shared machine is far more. That comes from the *controls*: what the two sides have in common and neither commit can have
-changed, which is other people's code at the same version, and measured roofs. The largest distance among them, or the noise
-that the sides recorded where that is more, widens every interval; with too few controls, ``ELSEWHERE`` does.
+changed, which is other people's code at the same version, and measured roofs. If their log-ratios are normal about zero, one
+more lies within Student's t times their root mean square; every interval is widened by that, or by the noise that a side
+recorded where that is more. With too few controls ``ELSEWHERE`` stands for it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .compare import NEW, REMOVED, Comparison, plain
 from .lookup import load as implementations
 from .lookup import operators
 from .measure.statistics import CONFIDENCE, LEAST, ranks
-from .measure.verdict import INCONCLUSIVE, Interval
+from .measure.verdict import INCONCLUSIVE, Interval, quantile
+from .presets import Filters, asked
 from .record import RUN, Record, key, read
 
 APART = "the sides did not take turns"
@@ -38,7 +40,7 @@ class Side:
     commit: str | None
     times: Mapping[str, Record]
     checks: Sequence[Record] = ()
-    roofs: Mapping[str, float] = field(default_factory=dict)
+    roofs: Mapping[str, Record] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -53,7 +55,7 @@ def load(path: str | Path) -> Side:
     if path.is_dir():
         run, records = read(path)
         times = {key(each): each for each in records if each["kind"] == "time"}
-        roofs = {key(each): each["rate"] for each in records if each["kind"] == "ceiling" and each.get("rate")}
+        roofs = {key(each): each for each in records if each["kind"] == "ceiling" and each.get("rate")}
         checks = [each for each in records if each["kind"] == "accuracy"]
         return Side(path, run.get("commit"), times, checks, roofs, run["environment"].get("versions") or {})
     from ulproof.reports import drivers
@@ -89,27 +91,38 @@ def interval(seconds: Mapping[str, Any], confidence: float) -> tuple[float, floa
     return None
 
 
-def controls(base: Side, head: Side) -> list[float]:
-    """How far what can't have changed lies apart, as |ln(ratio)|."""
+def controls(base: Side, head: Side) -> dict[Any, list[float]]:
+    """How far what can't have changed lies apart, as ln(ratio), by the number of threads."""
     same = all(base.versions.get(name) == head.versions.get(name) for name in ("torch", "numpy", "scipy"))
-    found = []
-    for name in base.times.keys() & head.times.keys() if same else ():
-        one, other = base.times[name], head.times[name]
-        if one.get("backend") == "peer" and one.get("seconds") and other.get("seconds"):
-            found.append(abs(math.log(other["seconds"]["median"] / one["seconds"]["median"])))
-    found += [abs(math.log(head.roofs[name] / rate)) for name, rate in base.roofs.items() if name in head.roofs]
+    pairs = []
+    for name, one in base.times.items() if same else ():
+        other = head.times.get(name)
+        if one.get("backend") == "peer" and other and measured(one) and measured(other):
+            pairs.append((one, one["seconds"]["median"], other["seconds"]["median"]))
+    pairs += [(one, one["rate"], head.roofs[name]["rate"]) for name, one in base.roofs.items() if name in head.roofs]
+    found: dict[Any, list[float]] = {}
+    for record, before, after in pairs:
+        found.setdefault(record.get("threads"), []).append(math.log(after / before))
     return found
 
 
-def compare(base: Side, head: Side, margin: float = 0.02) -> Comparison:
-    """A row for each workload that either side timed, and one for numerics that are wrong in head.
+def apart(drift: Sequence[float], error: float) -> float:
+    """The |ln(ratio)| that identical code in two runs exceeds with probability ``error``, as far as controls tell."""
+    if len(drift) < LEAST:
+        return math.log1p(ELSEWHERE)
+    return quantile(error, len(drift)) * math.sqrt(sum(each**2 for each in drift) / len(drift))
+
+
+def compare(base: Side, head: Side, margin: float = 0.02, filters: Filters | None = None) -> Comparison:
+    """A row for each workload that either side timed and the filters leave, and one for numerics that are wrong in head.
 
     ``ratio`` is of median times, its interval at 99% for all rows together and widened by what the controls differ by.
     Raises ``ValueError`` where the sides are not of a kind.
     """
     if base.path.is_dir() != head.path.is_dir():
         raise ValueError(f"{base.path} and {head.path}: a run folder and a file can't be compared; name two of a kind")
-    names = dict.fromkeys([*head.times, *base.times])
+    every = {**base.times, **head.times}
+    names = [name for name in dict.fromkeys([*head.times, *base.times]) if passes(every[name], filters or {})]
     judged = {
         name: (base.times[name], head.times[name])
         for name in names
@@ -117,29 +130,41 @@ def compare(base: Side, head: Side, margin: float = 0.02) -> Comparison:
     }
     drift = controls(base, head)
     error = (1 - CONFIDENCE) / max(1, len(judged))
-    broken = wrong(head)
+    broken, told = wrong(head), set()
     rows = []
     for name in names:
         one, other = base.times.get(name), head.times.get(name)
-        known = other or one
-        assert known
+        known = every[name]
         row = plain(known["operator"], known["implementation"], None, **{each: known.get(each) for each in WORKLOAD})
         if name in judged:
-            row |= judge(*judged[name], drift, error, margin)
+            row |= judge(*judged[name], drift.get(known.get("threads"), ()), error, margin)
         elif one is None or other is None:
             row["verdict"] = NEW if other else REMOVED
         else:
             less = other if not measured(other) else one
             row |= {"status": less["status"], "reason": f"in {'head' if less is other else 'base'}: {less.get('reason')}"}
-        if other and (reason := broken.pop(mark(other), None)):
+        if other and (reason := broken.get(mark(other))):
+            told.add(mark(other))
             row |= {"status": "wrong", "fails": True, "reason": reason}
         rows.append(row | {"margin": margin})
-    for (operator, implementation, pass_, dtype), reason in broken.items():
+    for place, reason in broken.items():
+        operator, implementation, pass_, dtype = place
+        fields = {"backend": implementation.partition("/")[0], "pass": pass_, "dtype": dtype}
+        if place in told or not passes(fields, filters or {}):
+            continue
         fields = {"pass": pass_, "dtype": dtype, "status": "wrong", "fails": True, "reason": reason, "margin": margin}
         rows.append(plain(operator, implementation, None, **fields))
-    said = f"{APART}: their intervals are widened by {source(drift)}"
+    count = sum(map(len, drift.values()))
+    said = f"{APART}: their intervals are widened by what {count} times and roofs differ by which can't have changed"
+    if count < LEAST:
+        said = f"{APART}, and too little here can't have changed: their intervals are widened by {ELSEWHERE:.0%}"
     sides = ({"name": str(side.path), "commit": side.commit, "tree": None} for side in (base, head))
     return Comparison(*sides, rows, margin, took_turns=False, notes=[said])
+
+
+def passes(record: Mapping[str, Any], filters: Filters) -> bool:
+    """Whether the filters leave a record; what it doesn't state can't be asked for."""
+    return all(record.get(name) is None or asked(filters, name, record[name]) for name in filters)
 
 
 def measured(record: Record) -> bool:
@@ -150,22 +175,14 @@ def mark(record: Record) -> tuple[Any, ...]:
     return tuple(record.get(name) for name in ("operator", "implementation", "pass", "dtype"))
 
 
-def source(drift: Sequence[float]) -> str:
-    """Where the noise between the sides comes from, in words."""
-    if len(drift) < LEAST:
-        return f"the {ELSEWHERE:.0%} that identical code once differed by in two processes: too little here can't have changed"
-    return f"{math.expm1(max(drift)):.1%}, the most that {len(drift)} times and roofs differ by which can't have changed"
-
-
 def judge(base: Record, head: Record, drift: Sequence[float], error: float, margin: float) -> Record:
     """The verdict on one workload that both sides timed, to be wrong with probability ``error``."""
-    between = max(drift) if len(drift) >= LEAST else math.log1p(ELSEWHERE)
-    noise = max(between, *(math.log1p(each.get("noise") or 0.0) for each in (base, head)))
+    noise = max(apart(drift, error / 2), *(math.log1p(each.get("noise") or 0.0) for each in (base, head)))
     row: Record = {f"{side}_seconds": each["seconds"]["median"] for side, each in (("base", base), ("head", head))}
     for side, each in (("base", base), ("head", head)):
         if each.get("ulp"):
             row[f"{side}_ulp"] = each["ulp"]["max"]
-    one, other = (interval(each["seconds"], 1 - error / 2) for each in (base, head))
+    one, other = (interval(each["seconds"], 1 - error / 4) for each in (base, head))
     if one is None or other is None:
         return row | {"verdict": INCONCLUSIVE, "reason": f"{APART}; too few samples for an interval"}
     low, high = other[0] / one[1] / math.exp(noise), other[1] / one[0] * math.exp(noise)
