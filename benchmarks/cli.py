@@ -279,8 +279,8 @@ def compare(arguments: argparse.Namespace) -> int:
     from .progress import progress
 
     if len(arguments.names) == 1 and saved.is_saved(arguments.spec):
-        sides = [saved.load(path) for path in (arguments.spec, *arguments.names)]
-        return show(arguments, saved.compare(*sides, arguments.margin or 0.02, filters(arguments)))
+        base, head = (saved.load(path) for path in (arguments.spec, *arguments.names))
+        return show(arguments, saved.compare(base, head, arguments.margin or 0.02, filters(arguments)))
     which, full = named(arguments.names)
     fields = {
         name: value for name in ("margin", "budget", "seed", "patience") if (value := getattr(arguments, name)) is not None

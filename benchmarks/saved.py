@@ -158,8 +158,8 @@ def compare(base: Side, head: Side, margin: float = 0.02, filters: Filters | Non
     said = f"{APART}: their intervals are widened by what {count} times and roofs differ by which can't have changed"
     if count < LEAST:
         said = f"{APART}, and too little here can't have changed: their intervals are widened by {ELSEWHERE:.0%}"
-    sides = ({"name": str(side.path), "commit": side.commit, "tree": None} for side in (base, head))
-    return Comparison(*sides, rows, margin, took_turns=False, notes=[said])
+    one_side, other_side = ({"name": str(side.path), "commit": side.commit, "tree": None} for side in (base, head))
+    return Comparison(one_side, other_side, rows, margin, took_turns=False, notes=[said])
 
 
 def passes(record: Mapping[str, Any], filters: Filters) -> bool:

@@ -447,7 +447,7 @@ def verdict_chart(rows: Sequence[Mapping[str, Any]], margin: float, look: Mappin
     """The paired ratio of each workload as inline SVG: a dot each restart, a bar the interval; in grey base and its copy."""
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import MaxNLocator
 
     widest = max(abs(math.log(end)) for row in rows for end in (row["ratio"]["low"], row["ratio"]["high"]))
     reach = 1.08 * min(max(widest, 2 * math.log1p(margin)), 2.0)
@@ -480,7 +480,9 @@ def verdict_chart(rows: Sequence[Mapping[str, Any]], margin: float, look: Mappin
         labels = [f"{row['name']} {row['where']}" for row in rows]
         axes.set_yticks(range(len(rows)), [label if len(label) < 60 else label[:58] + "…" for label in labels], fontsize=7.5)
         axes.set(xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6), xlabel="head's time over base's")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * math.expm1(value):+.3g}%" if value else "0"))
+        percents = MaxNLocator(7, steps=(1, 2, 5, 10)).tick_values(100 * math.expm1(-reach), 100 * math.expm1(reach))
+        inside = [each for each in percents if each > -100 and abs(math.log1p(each / 100)) <= reach]
+        axes.set_xticks([math.log1p(each / 100) for each in inside], [f"{each:+.3g}%" if each else "0" for each in inside])
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
     return _svg(figure, name, titles, "time of head over time of base, by workload")

@@ -135,7 +135,13 @@ def test_too_little_gives_no_interval(seconds: dict[str, Any]) -> None:
 
 
 def test_wrong_numerics_outweigh_any_speed(tmp_path: Path) -> None:
-    row = {"kind": "accuracy", "operator": "softmax", "implementation": "simd/auto", "backend": "simd", "target": "cpu"}
+    row: dict[str, Any] = {
+        "kind": "accuracy",
+        "operator": "softmax",
+        "implementation": "simd/auto",
+        "backend": "simd",
+        "target": "cpu",
+    }
     row |= {"dtype": "float32", "pass": "forward", "axes": {"rows": 1, "n": 4096}, "stress": "normal-100"}
     wrong = row | {"status": "wrong", "reason": "1e6 ULP, beyond the gate", "ulp": {"max": 1e6}}
     head = run_folder(tmp_path / "head", lambda name, n: 0.5, extra=(wrong,))
