@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from .registry import Argument, Axes, Implementation
 
+ROW = ("rows", "n")
 PASSES = ("forward", "backward")
 GPU = ("cuda",)
 CPU_AND_GPU = ("cpu", "cuda")

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, gradients, learned, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, PASSES, ROW, gradients, learned, per_element, torch_peers, within
 from ..registry import Argument, Axes, Implementation, Operator, Pass
 
 FLAT = ("n",)
-ROW = ("rows", "n")
 
 # Beyond the gate an implementation is wrong rather than poor. PyTorch's composites round every step to 16 bits, also those
 # of which a learned parameter's gradient is the sum, in float32.

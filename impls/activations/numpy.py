@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._backends import arrays
+from .._backends import arrays, blocks
 
 if TYPE_CHECKING:
     from ..registry import Implementation
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Arrays = tuple[np.ndarray, ...]
 Block = np.ndarray
 
-BLOCK = 1 << 12
 LIMIT = 1e43  # infinite in float32; powers up to the seventh are finite in float64
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -428,15 +427,13 @@ def sweep(
 ) -> Callable[[], Arrays]:
     """One pass over x and y, or over x, dy and dx, of any strides; what it returns are the parameters' gradients."""
     backward = len(elements) == 3
-    scratch = np.empty((3, BLOCK))
-    plan: Any = {"flags": ["external_loop", "buffered", "zerosize_ok"], "order": "C", "casting": "unsafe", "buffersize": BLOCK}
-    plan |= {"op_flags": [*(["readonly"] for _ in elements[1:]), ["writeonly"]], "op_dtypes": [np.float64] * len(elements)}
+    scratch = np.empty((3, blocks.BLOCK))
 
     def run() -> Arrays:
         learned = [each.astype(np.float64) for each in parameters]
         sums = tuple(np.zeros(each.shape) for each in parameters) if backward else ()
-        with np.nditer(elements, **plan) as blocks:
-            for x, *rest in blocks:
+        with blocks.flat(elements[:-1], elements[-1:]) as pieces:
+            for x, *rest in pieces:
                 limited, s, t = scratch[:, : x.size]
                 np.clip(x, -LIMIT, LIMIT, out=limited)
                 if compute and not backward:

@@ -16,7 +16,7 @@ import numpy as np
 from .._backends import arrays, probe
 
 if TYPE_CHECKING:
-    from ..registry import Implementation
+    from ..registry import Argument, Implementation
 
 Array = Any  # float64, of NumPy or of torch
 Formula = Callable[..., Any]
@@ -534,38 +534,46 @@ def unavailable(implementation: Implementation, target: str) -> str | None:
     return probe.missing("torch") or (probe.torch_without_cuda() if target.startswith("cuda") else None)
 
 
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: tuple[Any, ...],
-    outputs: tuple[Any, ...],
-    *,
-    target: str = "cpu",
-    isa: str | None = None,
-    threads: int = 1,
-    params: Mapping[str, Any] | None = None,
-) -> Callable[[], None]:
-    """The oracle on float64 copies of the inputs: NumPy arrays on the CPU, torch tensors on a GPU."""
-    import torch
+def bind_to(oracles: Mapping[str, Any]) -> Callable[..., Callable[[], None]]:
+    """``bind`` of a family whose oracles those are, for NumPy's arrays as for torch's."""
 
-    card = implementation.operator.passes[pass_]
-    oracle = globals()[card.oracle]
-    if target != "cpu":
+    def bind(
+        implementation: Implementation,
+        pass_: str,
+        inputs: tuple[Any, ...],
+        outputs: tuple[Any, ...],
+        *,
+        target: str = "cpu",
+        isa: str | None = None,
+        threads: int = 1,
+        params: Mapping[str, Any] | None = None,
+    ) -> Callable[[], None]:
+        """The oracle on float64 copies of the inputs: NumPy arrays on the CPU, torch tensors on a GPU."""
+        import torch
 
-        def run_there() -> None:
-            for output, result in zip(outputs, oracle(*(tensor.double() for tensor in inputs), **(params or {})), strict=True):
-                output.copy_(result)
+        card = implementation.operator.passes[pass_]
+        oracle = oracles[card.oracle]
+        there = target != "cpu"
+        if not there:
+            axes, _ = arrays.check(implementation, pass_, inputs, outputs)
 
-        return run_there
-    axes, _ = arrays.check(implementation, pass_, inputs, outputs)
+        def wide(argument: Argument, array: Any) -> Any:
+            return (
+                array.double() if there else torch.from_numpy(array.astype(np.float64, order="C").reshape(argument.shape(axes)))
+            )
 
-    @quiet
-    def run() -> None:
-        flat = (
-            torch.from_numpy(array.astype(np.float64, order="C").reshape(argument.shape(axes)))
-            for argument, array in zip(card.inputs, inputs, strict=True)
-        )
-        for output, result in zip(outputs, oracle(*flat, **(params or {})), strict=True):
-            np.copyto(output, result.numpy().reshape(output.shape), casting="unsafe")
+        @quiet
+        def run() -> None:
+            found = oracle(*map(wide, card.inputs, inputs), **(params or {}))
+            for output, result in zip(outputs, found, strict=True):
+                if there:
+                    output.copy_(result)
+                else:
+                    np.copyto(output, result.numpy().reshape(output.shape), casting="unsafe")
 
-    return run
+        return run
+
+    return bind
+
+
+bind = bind_to(globals())
