@@ -8,7 +8,7 @@ A test checks that this table and the cards agree.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ ACTIVATION = Case(
     full=tuple(str(1 << power) for power in range(4, 27)),
 )
 ROWS = Case(ACTIVATION.implementations, ("1x1024", "64x1024", "4096x4096"), full=("65536x256", "512x32768", "2048x11008"))
+BY_ROWS = replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager"))
 
 CASES: Mapping[str, Case] = {
     "softmax": Case(("simd/two-pass", "simd/three-pass-reload", "simd/three-pass-recompute", *FAMILY)),
@@ -71,4 +72,15 @@ CASES: Mapping[str, Case] = {
     "rational_c": ACTIVATION,
     "rational_n": ACTIVATION,
     "rational_group": ROWS,
+    "swiglu": ROWS,
+    "geglu": ROWS,
+    "reglu": ROWS,
+    "fatrelu_and_mul": ROWS,
+    "poly_norm": BY_ROWS,
+    "topk_relu": Case(("numpy/partition", "peer/torch-eager"), ("1x3072", "64x11008", "512x11008"), full=ROWS.full),
+    "bias_gelu": BY_ROWS,
+    "bias_silu": BY_ROWS,
+    "bias_relu2": BY_ROWS,
+    "relu_zeros": BY_ROWS,
+    "fatrelu_zeros": BY_ROWS,
 }

@@ -197,7 +197,8 @@ class Operator:
     """A mathematical function with a contract. ``params`` are scalar parameters with their defaults.
 
     ``priority`` is the quick preset's list, most telling first: (axes, dtype, pass) triples.
-    ``stress`` names the stress inputs of ``_backends.stress`` that this operator is fed.
+    ``stress`` names the stress inputs of ``_backends.stress`` that this operator is fed; where it is ``exhaustive``, also all
+    65,536 numbers of the 16-bit dtypes. ``elementwise`` ones are checked on fewer shapes: no element knows of the others.
     """
 
     name: str
@@ -213,6 +214,8 @@ class Operator:
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     params: Mapping[str, Any] = field(default_factory=dict)
     invariants: tuple[str, ...] = ()
+    elementwise: bool = False
+    exhaustive: bool = True
     package: str = ""
 
     def implementations(self) -> tuple[Implementation, ...]:

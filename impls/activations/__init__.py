@@ -109,6 +109,7 @@ def activation(
         variants=tuple(replace(each, limits=limits or each.limits) for each in implementations),
         priority=priority,
         stress=stress,
+        elementwise=True,
     )
 
 

@@ -81,6 +81,7 @@ def gated(
             (SMALL, "float32", "backward"),
         ),
         stress=STRESS,
+        elementwise=True,
     )
 
 
