@@ -1,21 +1,31 @@
 """Compile every Triton and CUDA kernel to machine code, for GPUs that need not be here.
 
 ``python -m ulproof.benchmarks.compile`` takes one dtype for each architecture, or everything with ``--all``. It prints what
-each kernel needs of a GPU, and records it in a run folder with ``--append``. Exit code 1 when a kernel does not compile.
+each kernel needs of a GPU, and keeps it: the runs to come have it in their reports, and so has a run folder that ``--append``
+names. Exit code 1 when a kernel does not compile.
 Nothing is compiled twice: see ``ULPROOF_CACHE``.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from .record import Record, RunError, RunFolder, key, problem
 
 DTYPES = {"sm_80": "float16", "sm_90": "bfloat16", "sm_100": "float32"}  # of the short list
 BACKENDS = ("cuda", "triton")
+COMPILERS = ("triton", "cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def tried(job: Job) -> list[dict[str, Any]] | str:
         return f"{type(error).__name__}: {error}"
 
 
-def record(job: Job, found: list[dict[str, Any]] | str) -> dict[str, Any]:
+def record(job: Job, found: list[dict[str, Any]] | str) -> Record:
     """One record for the job: the most that any of its kernels needs, and the seconds of all."""
     backend, _, variant = job.implementation.partition("/")
     made = {
@@ -76,6 +86,46 @@ def record(job: Job, found: list[dict[str, Any]] | str) -> dict[str, Any]:
         return {**made, "status": "crashed", "reason": " ".join(found.split())}
     needs = {name: max((each[name] for each in found), default=0) for name in ("registers", "shared_bytes", "spills")}
     return {**made, **needs, "compile_seconds": sum(each["compile_seconds"] for each in found)}
+
+
+def _place(operator: str) -> Path:
+    """Where the records of an operator's kernels are kept: a file for these sources and these compilers."""
+    from ulproof.impls import operators
+    from ulproof.impls._backends import __name__ as backends
+    from ulproof.impls._backends.cubin import cache_folder
+
+    folders = [Path(str(spec.origin)).parent for spec in map(find_spec, (operators()[operator].package, backends)) if spec]
+    made_of = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in (".py", ".cu", ".h")]
+    found = hashlib.sha256(operator.encode())
+    for file in made_of:
+        found.update(file.name.encode() + b"\0" + file.read_bytes())
+    for name in COMPILERS:
+        with suppress(PackageNotFoundError):
+            found.update(f"{name} {version(name)}".encode())
+    return cache_folder() / "records" / f"{found.hexdigest()}.json"
+
+
+def keep(records: Iterable[Record]) -> None:
+    """Remember what was compiled, beside what was compiled before of the same sources."""
+    by_operator: dict[str, list[Record]] = {}
+    for each in records:
+        by_operator.setdefault(each["operator"], []).append(each)
+    for operator, found in by_operator.items():
+        place = _place(operator)
+        known = {key(each): each for each in (*kept(operator), *found)}
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(list(known.values())))
+        draft.replace(place)
+
+
+def kept(operator: str) -> list[Record]:
+    """The records of an operator's kernels as they were last compiled, if neither sources nor compilers changed since."""
+    try:
+        found = json.loads(_place(operator).read_text())
+    except (OSError, ValueError):
+        return []
+    return [each for each in found if problem(each) is None]
 
 
 def line(*columns: Any) -> str:
@@ -103,15 +153,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from .record import RunError, RunFolder
-
     try:
         listed = list(jobs(options.all, options.backend or BACKENDS, options.operators))
         folder = RunFolder.resume(options.append) if options.append else None
     except (ValueError, RunError) as error:
         print(f"ulproof: {error}", file=sys.stderr)
         return 64
-    failed = 0
+    failed, made = 0, []
     print(line("implementation", "kernel", "dtype", "arch", "registers", "shared", "spills", "seconds"))
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for job, found in zip(listed, pool.map(tried, listed), strict=True):
@@ -123,8 +171,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for each in found:
                     needs = (each["registers"], each["shared_bytes"], each["spills"], f"{each['compile_seconds']:.2f}")
                     print(line(name, described(each), job.dtype, job.arch, *needs), flush=True)
+            made.append(record(job, found))
             if folder:
-                folder.append(record(job, found))
+                folder.append(made[-1])
+    keep(each for each in made if each["status"] == "ok")
     if folder:
         folder.close()
     print(f"{len(listed) - failed} of {len(listed)} compiled")

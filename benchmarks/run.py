@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from . import presets
+from . import compile, presets
 from .check import Item, fails
 from .check import plan as plan_checks
 from .lookup import gpus, load, operators
@@ -207,6 +207,21 @@ class Runner:
                         if key(row) not in self.done:
                             self.write(row)
         return found
+
+    def compiled(self) -> None:
+        """Write what the GPU kernels need, where they have been compiled: nothing is compiled here."""
+        filters = self.options.filters
+        if filters.get("target") and not any(each.startswith("cuda") for each in filters["target"]):
+            return
+        known: dict[str, list[Record]] = {}
+        for each in chosen(self.options):
+            name = each.operator.name
+            for row in known.setdefault(name, compile.kept(name)) if each.backend in compile.BACKENDS else ():
+                mine = row["implementation"] == each.name and all(
+                    asked(filters, field, row[field]) for field in ("dtype", "pass")
+                )
+                if mine and key(row) not in self.done:
+                    self.write(row | {"commit": self.commit})
 
     def check(self, items: Sequence[Item]) -> None:
         """Numeric checks, on all cores at once. After a crash or a hang the rest of that implementation's checks of this
@@ -427,6 +442,7 @@ class Runner:
         options = self.options
         try:
             absent = self.not_there()
+            self.compiled()
             here = machine(options.filters)
             planned = presets.plan(options.operators, options.implementations, options.preset, options.filters, here)
             planned = {name: [without(job, absent) for job in jobs] for name, jobs in planned.items()}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import ulproof.impls
-from ulproof.benchmarks import presets, run, supervise, worker
+from ulproof.benchmarks import compile, presets, run, supervise, worker
 from ulproof.benchmarks.measure import caches, ceilings, environment
 from ulproof.benchmarks.measure.ceilings import Ceilings
 from ulproof.benchmarks.presets import Job, Machine, plan, spend
@@ -268,6 +268,38 @@ def test_getting_ready_counts_as_measuring(family: Path, monkeypatch: pytest.Mon
         *_, last = worker.timing(job, worker.Pulse(shared.fileno()))
     assert last["used"] == 6.0  # two sides and the twin
     assert limits == [14.0]
+
+
+def test_kernels_that_were_compiled_are_in_every_run(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ULPROOF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(presets, "workloads", lambda operator, preset, filters: [])
+    job = compile.Job("twice", "cuda/gone", "forward", "float32", "sm_90")
+    needs = {"registers": 40, "shared_bytes": 0, "spills": 0, "compile_seconds": 0.5}
+    row = compile.record(job, [{**needs, "registers": 24}, needs])
+
+    def run_into(name: str, **filters: Any) -> list[dict[str, Any]]:
+        options_ = run.Options(("twice",), filters=filters)
+        run.Runner(run.new(tmp_path / name, options_), options_).run()
+        return [each for each in read(tmp_path / name)[1] if each["kind"] == "compile"]
+
+    assert run_into("before") == []
+    compile.keep([row])
+    compile.keep([{**row, "target": "sm_80"}])
+    found = run_into("after")
+    assert [(each["target"], each["registers"], each["compile_seconds"]) for each in found] == [
+        ("sm_90", 40, 1.0),
+        ("sm_80", 40, 1.0),
+    ]
+    run.Runner(*run.resumed(tmp_path / "after")).run()
+    assert len(read(tmp_path / "after")[1]) == len({key(each) for each in read(tmp_path / "after")[1]})
+    assert (
+        run_into("cpu", target=("cpu",))
+        == run_into("numpy", backend=("numpy",))
+        == run_into("other", dtype=("bfloat16",))
+        == []
+    )
+    (family / "trouble" / "kernel.cu").write_text("// changed")
+    assert compile.kept("twice") == [], "other sources, other kernels"
 
 
 def children(pid: int) -> list[int]:
