@@ -238,15 +238,19 @@ def nothing(records: Sequence[Mapping[str, Any]]) -> str:
 def summary(records: Sequence[Mapping[str, Any]], counts: Counts, run: Mapping[str, Any], folder: Path, page: Path) -> str:
     """Five lines on a run: what was measured, how quiet it was, what is wrong, what is missing, where the page is."""
     rows = [row for row in records if row["kind"] == "time"]
-    noise = sorted(row["noise"] for row in rows if row.get("noise") is not None)
+    pairs = {(row["group"], row["noise"], str(row["axes"]), row["cache"]): row for row in rows if row.get("noise") is not None}
+    noisy = sorted(pairs.values(), key=lambda row: row["noise"])
     times: dict[str, int] = {}
     for row in rows:
         times[row["status"]] = times.get(row["status"], 0) + 1
     checks = [row for row in records if row["kind"] == "accuracy"]
     others = max((each["others"] for each in run.get("watch", {}).values()), default=0.0)
-    floor = (
-        f"identical code differed by {noise[len(noise) // 2]:.2%} (median), {noise[-1]:.1%} at worst" if noise else "no twins"
-    )
+    floor = "no twins"
+    if noisy:
+        worst, typical = noisy[-1], noisy[len(noisy) // 2]["noise"]
+        shape = "x".join(map(str, worst["axes"].values()))
+        where = f"{worst['operator']} {worst['pass']} {worst['dtype']} {shape} {worst['cache']}, {worst['threads']} thread(s)"
+        floor = f"identical code differed by {typical:.2%} (median), {worst['noise']:.1%} at worst: {where}"
     bad = sorted({f"{row['operator']}:{row['implementation']}" for row in counts.failing})
     warnings = sum(each["severity"] == "warning" for each in run.get("findings", ()))
     missing = ", ".join(f"{number} {status}" for status, number in sorted(times.items()) if status != "ok")

@@ -194,7 +194,7 @@ def timed(implementation: str, status: str = "ok", **fields: Any) -> dict[str, A
         "implementation": implementation,
     }
     row |= {"backend": backend, "variant": variant, "target": "cpu", "isa": "avx2", "threads": 1, "dtype": "float32"}
-    row |= {"pass": "forward", "axes": {"rows": 1, "n": 64}, "cache": "hot", "seconds": SECONDS, "noise": 0.01}
+    row |= {"pass": "forward", "axes": {"rows": 1, "n": 64}, "cache": "hot", "seconds": SECONDS, "noise": 0.01, "group": "g"}
     row |= {"seconds_as_called": SECONDS, "roof": {"seconds": 1e-5, "binds": "exps"}, "ulp": {"max": 1.25}}
     return {**row, **fields}
 
@@ -221,7 +221,7 @@ def test_the_summary_has_five_lines_and_ends_with_the_page() -> None:
     lines = text.splitlines()
     assert len(lines) == 5
     assert lines[0] == "Measured 2 of 3 rows in 88 s of measuring: 1 unavailable."
-    assert "5.0% at worst" in lines[1]
+    assert "5.0% at worst: softmax forward float32 1x64 hot, 1 thread(s);" in lines[1]
     assert "0.25 cores" in lines[1]
     assert lines[4] == f"Page: {Path('report.html').resolve()}"
 
