@@ -18,7 +18,7 @@ WHEEL := torch==$(RELEASE)$(if $(filter cpu,$(TORCH)),+cpu)
 EXTRAS := $(if $(filter-out none,$(TORCH)),[all])
 INSTALL = $(BIN)/python -m pip install --quiet --constraint $(PINS)
 
-.PHONY: setup report test lint compile-all headline clean preflight
+.PHONY: setup report test lint compile-all headline study-compare clean preflight
 
 report: $(READY)
 	@$(BIN)/ulproof run --preset quick
@@ -43,8 +43,12 @@ compile-all: $(TOOLS)
 headline: $(READY)
 	@$(BIN)/python -m ulproof.benchmarks.headline
 
+# Does `ulproof compare` deserve trust? QUICK=1 takes 20 minutes, the whole some 4 hours; both go on where they were stopped.
+study-compare: $(TOOLS)
+	@$(BIN)/python tools/study_compare.py $(if $(QUICK),--quick)
+
 clean:
-	rm -rf .venv build .asv .benchmarks .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build .study .asv .benchmarks .mypy_cache .pytest_cache .ruff_cache
 
 preflight:
 	@PYTHON='$(PYTHON)' TORCH=$(TORCH) APT=$(APT) tools/preflight $(READY)

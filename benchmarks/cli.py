@@ -78,6 +78,9 @@ def filters(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
             if name == "threads":
                 if not value.isdigit() or int(value) < 1:
                     raise Bad(f"--threads takes whole numbers from 1, not {value!r}")
+            elif name == "shape":
+                if not all(part.isdigit() for part in value.split("x")):
+                    raise Bad(f"--shape takes sizes such as 4096x1024, not {value!r}")
             elif name != "target":
                 one_of(value, known(name), name)
         if given:
@@ -385,6 +388,11 @@ def export(arguments: argparse.Namespace) -> int:
 def narrowed(runs: Any, wanted: Mapping[str, Sequence[str]]) -> Any:
     """The rows of a frame of records that pass the filters."""
     for name, values in wanted.items():
+        if name == "shape":
+            axes = [column for column in runs.columns if column.startswith("axes.")]
+            shapes = runs[axes].apply(lambda row: "x".join(f"{value:.0f}" for value in row.dropna()), axis=1)
+            runs = runs[shapes.isin(values) | (shapes == "")]
+            continue
         kept = [float(value) for value in values] if name == "threads" else list(values)
         runs = runs[runs[name].isin(kept) | runs[name].isna()]
     return runs
@@ -402,6 +410,7 @@ def parser() -> Parser:
     group.add_argument("--isa", action="append", metavar="NAME", help="avx512, avx2, neon")
     group.add_argument("--dtype", action="append", metavar="NAME", help="float32, float16, bfloat16")
     group.add_argument("--pass", action="append", metavar="NAME", dest="pass_", help="forward, backward")
+    group.add_argument("--shape", action="append", metavar="ROWSxN", help="of those that a card lists, such as 4096x1024")
     group.add_argument("--threads", action="append", metavar="N")
     common.add_argument("--json", metavar="FILE", help="also write the result as JSON")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PRESETS = ("quick", "standard", "full")
 LARGE = 16 << 20  # bytes from which a workload is also worth several threads
-FILTERS = ("backend", "target", "isa", "dtype", "pass", "threads")
+FILTERS = ("backend", "target", "isa", "dtype", "pass", "shape", "threads")
 # Where the noise floor comes from, the first of these that takes part: steady, and about as fast as what is compared.
 TWINS = ("simd/auto", "simd/", "cuda/", "triton/", "peer/torch-eager", "numpy/")
 
@@ -93,6 +93,7 @@ def workloads(operator: Operator, preset: str, filters: Filters) -> list[tuple[d
         shapes = [*case.shapes, *(case.full if preset == "full" else ())]
         dtypes = operator.dtypes if preset == "full" else case.dtypes
         found += [(dict(case.axes_of(each)), dtype, pass_) for pass_ in case.passes for dtype in dtypes for each in shapes]
+    found = [each for each in found if asked(filters, "shape", shape(each[0]))]
     wanted = [each for each in found if asked(filters, "dtype", each[1]) and asked(filters, "pass", each[2])]
     if not wanted:
         pairs = [(dtype, pass_) for pass_ in operator.passes for dtype in operator.dtypes]

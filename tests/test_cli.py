@@ -50,6 +50,7 @@ def fails(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str
         (("run", "--target", "cuda:x"), "unknown target 'cuda:x'"),
         (("ceilings", "--threads", "0"), "--threads takes whole numbers from 1, not '0'"),
         (("run", "--threads", "many"), "--threads takes whole numbers from 1, not 'many'"),
+        (("run", "--shape", "1x"), "--shape takes sizes such as 4096x1024, not '1x'"),
         (("run", "--preset", "fast"), "invalid choice: 'fast' (choose from 'quick', 'standard', 'full')"),
         (("run", "--budget", "-1"), "must be above 0, not -1"),
         (("run", "--budget", "soon"), "invalid positive value: 'soon'"),

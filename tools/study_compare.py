@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 1
+PLACEMENTS = 9  # of the buffers, when a plant's size is measured
 Line = dict[str, Any]
 
 # ---- what is planted
@@ -308,7 +310,8 @@ def ulproof(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[
     command = [sys.executable, "-m", "ulproof.benchmarks.cli", "compare", f"plain..{experiment.head}", *names, "--all"]
     command += ["--dtype", "float32", "--pass", "forward", "--shape", ",".join(shapes), "--threads", ",".join(threads)]
     command += ["--margin", str(experiment.margin), "--budget", str(experiment.seconds), "--seed", str(seed)]
-    done = place.run([*command, "--json", answer])
+    shutil.rmtree(place.folder / "comparison", ignore_errors=True)
+    done = place.run([*command, "--json", answer, "--output", place.folder / "comparison"])
     if not answer.exists():
         raise RuntimeError(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-400:]}")
     asked = {str(each) for each in experiment.workloads}
@@ -441,7 +444,8 @@ def busy(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    code = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\nwhile os.getppid() == {os.getpid()}: sum(range(100000))"
+    first, parent = min(os.sched_getaffinity(0)), os.getpid()
+    code = f"import os; os.sched_setaffinity(0, [{first}])\nwhile os.getppid() == {parent}: sum(range(100000))"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
         yield
@@ -495,6 +499,12 @@ def planned(experiments: Mapping[str, Experiment], arms: Sequence[str], quick: b
     return found
 
 
+def finished(place: Place, commit: str) -> set[tuple[str, str, int]]:
+    """Keys of the trials that gave verdicts on plants in ``commit``."""
+    lines = [line for line in read(place.trials) if line.get("commit") == commit and "arm" in line and not line.get("error")]
+    return {(line["experiment"], line["arm"], line["number"]) for line in lines}
+
+
 def carry_out(
     trials: Sequence[Trial],
     experiments: Mapping[str, Experiment],
@@ -505,7 +515,7 @@ def carry_out(
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Run the trials that the file has not yet, each a line; after ``deadline`` none is begun. One that fails says why."""
-    done = {(each["experiment"], each["arm"], each["number"]) for each in read(place.trials) if each.get("commit") == commit}
+    done = finished(place, commit)
     waiting = [trial for trial in trials if trial.key not in done]
     for position, trial in enumerate(waiting, 1):
         if clock() > deadline:
@@ -524,14 +534,9 @@ def carry_out(
         line |= {"seconds": round(clock() - begin, 1), "load": os.getloadavg()[0]}
         line |= {"busy": round((after[0] - before[0]) / whole, 3), "stolen": round((after[1] - before[1]) / whole, 4)}
         append(place.trials, line)
-        counted = [
-            f"{sum(row['verdict'] == verdict for row in line['rows'])} {verdict}"
-            for verdict in sorted({row["verdict"] for row in line["rows"]})
-        ]
-        print(
-            f"{position}/{len(waiting)} {trial.experiment} {trial.arm} {line['seconds']} s: {line.get('error') or ', '.join(counted)}",
-            flush=True,
-        )
+        told = Counter(row["verdict"] for row in line["rows"])
+        said = line.get("error") or ", ".join(f"{count} {verdict}" for verdict, count in told.items())
+        print(f"{position}/{len(waiting)} {trial.experiment} {trial.arm} {line['seconds']} s: {said}", flush=True)
 
 
 # ---- how large the plants are
@@ -551,7 +556,7 @@ def confirm(place: Place, head: str, workloads: Sequence[Workload], seconds: flo
 
 
 def measure(place: Place, head: str, names: Sequence[str], seconds: float) -> None:
-    """The child of ``confirm``: prints a line for each workload. Three placements of the buffers for each."""
+    """The child of ``confirm``: prints a line for each workload: medians over placements of the buffers."""
     import numpy as np
 
     from ulproof.benchmarks.duel import package
@@ -566,7 +571,7 @@ def measure(place: Place, head: str, names: Sequence[str], seconds: float) -> No
         generator = random.Random(SEED)
         rows, n = map(int, shape.split("x"))
         per_placement = []
-        for _ in range(5):
+        for _ in range(PLACEMENTS):
             memory = [np.zeros(rows * n + (1 << 19), np.float32) for _ in range(2)]
             x, y = (each[(at := 16 * generator.randrange(1 << 15)) : at + rows * n].reshape(rows, n) for each in memory)
             x[...] = np.random.default_rng(SEED).standard_normal((rows, n), dtype=np.float32)
@@ -575,14 +580,15 @@ def measure(place: Place, head: str, names: Sequence[str], seconds: float) -> No
                 for number, build in enumerate(builds)
             }
             calls = max(calibrate(each, 1e-3)[0] for each in sides.values())
-            logs, end = [], time.perf_counter() + seconds / 5
+            logs, end = [], time.perf_counter() + seconds / PLACEMENTS
             for each in rounds(sides, dict.fromkeys(sides, calls), generator):
                 logs.append(math.log(each["1"] / each["0"]))
                 if time.perf_counter() > end and len(logs) > 4:
                     break
             per_placement.append(float(np.median(logs)))
-        spread = float(np.std(per_placement, ddof=1)) / math.sqrt(len(per_placement))
-        said = {"workload": name, "change": math.expm1(float(np.mean(per_placement))), "error": spread}
+        middle = float(np.median(per_placement))
+        deviation = 1.4826 * float(np.median([abs(each - middle) for each in per_placement]))
+        said = {"workload": name, "change": math.expm1(middle), "error": 1.2533 * deviation / math.sqrt(PLACEMENTS)}
         print(json.dumps({"plant": head, **said}), flush=True)
 
 
@@ -693,11 +699,12 @@ def conditions(lines: Sequence[Line]) -> str:
         return "No trial has run."
     loads = sorted(line["load"] for line in trials)
     stolen = max(line["stolen"] for line in trials)
-    failed = sum("error" in line for line in lines)
+    failed = sum(bool(line.get("error")) for line in lines)
     hours = sum(line["seconds"] for line in trials) / 3600
     return (
         f"{len(trials)} invocations in {hours:.1f} hours; load average at their ends from {loads[0]:.1f} to {loads[-1]:.1f}, "
-        f"median {loads[len(loads) // 2]:.1f}; at most {100 * stolen:.1f}% of the time stolen by the host; {failed} invocations failed."
+        f"median {loads[len(loads) // 2]:.1f}; at most {100 * stolen:.1f}% of the time stolen by the host; "
+        f"{failed} more failed and give no verdict."
     )
 
 
@@ -755,12 +762,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     place = Place(folder, tuple(shlex.split(given.around)))
+    os.environ["ULPROOF_CACHE"] = str(folder / "cache")  # of its own: nobody else's builds push these out
     if given.workloads:
         measure(place, given.confirm, given.workloads, given.seconds)
         return 0
     minutes = given.minutes or (20 if given.quick else math.inf)
     deadline = time.monotonic() + 60 * minutes
-    finished = True
+    complete = True
     if not given.table:
         commit = git(ROOT, "rev-parse", given.commit)
         plant(place.clone, commit)
@@ -781,11 +789,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "inaccurate" in given.only:
             worse(place, commit)
         carry_out(trials, EXPERIMENTS, place, commit, deadline=deadline)
-        done = {(line.get("experiment"), line.get("arm"), line.get("number")) for line in read(place.trials)}
-        finished = all(trial.key in done for trial in trials)
+        complete = {trial.key for trial in trials} <= finished(place, commit)
     given.page.write_text(fill(given.page.read_text(), read(place.trials)))
     print(given.page)
-    return 0 if finished else 3
+    return 0 if complete else 3
 
 
 def worse(place: Place, commit: str) -> None:
