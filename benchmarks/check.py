@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import presets
 from .lookup import load, operators
 from .measure import environment, ulp
 
@@ -82,11 +83,7 @@ def plan(
     ``names`` are operators (none: all). ``filters`` maps ``backend``, ``target``, ``isa``, ``dtype``, ``pass`` and
     ``threads`` to the values wanted. Not ``thorough`` is one shape for each stress input; ``long`` adds rows of up to 2^26.
     """
-    wanted = filters or {}
-
-    def asked(key: str, value: str | None) -> bool:
-        return value is None or not wanted.get(key) or value in wanted[key]
-
+    asked = partial(presets.asked, filters or {})
     items = []
     for operator in (operators()[name] for name in names or operators()):
         runners = [

@@ -280,7 +280,7 @@ class Reduction {
 #elif HWY_TARGET == HWY_AVX2
   static HWY_INLINE hn::Indices256<float> Index(VF k) { return hn::Indices256<float>{hn::BitCast(i32, k).raw}; }
 #else
-  static HWY_INLINE auto Index(VF k) {
+  static HWY_INLINE decltype(hn::IndicesFromVec(f32, VI())) Index(VF k) {
     return hn::IndicesFromVec(f32, hn::And(hn::BitCast(i32, k), hn::Set(i32, int32_t(kLanes) - 1)));
   }
 #endif

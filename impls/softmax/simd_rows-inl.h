@@ -214,7 +214,7 @@ HWY_INLINE void AddUp(VD a, VD b, double (&sums)[2]) {
   const auto fold = [](auto v) HWY_ATTR {
     return hn::Add(hn::LowerHalf(v), hn::UpperHalf(hn::Half<hn::DFromV<decltype(v)>>(), v));
   };
-  const auto folded = [&](VD v) HWY_ATTR {
+  const auto folded = [&](auto v) HWY_ATTR {  // a template, so that what a narrower vector can't do is not compiled
     if constexpr (kLanes == 16) {
       return fold(fold(v));
     } else if constexpr (kLanes == 8) {
