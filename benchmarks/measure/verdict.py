@@ -4,7 +4,9 @@ The unit of evidence is a restart: new processes, libraries mapped elsewhere, bu
 number, the median of log(head / base) over rounds in which both sides were sampled next to each other; a burst or a drift
 hits both, and what is left of it is no more than an outlier. What differs from restart to restart (layout luck) is what an
 interval must cover, and samples within a restart know nothing of it; so the interval is Student's over restarts, exact for
-normal effects and wide of it for heavier tails. A bootstrap over five restarts covers far less than it claims.
+normal effects and wide of it for heavier tails. A bootstrap over five restarts covers far less than it claims. Five may
+also happen to look alike, as when each landed in the same one of two modes: so no interval is narrower than the scatter of
+base against its own copy makes it.
 
 Looking again after more restarts is another chance to err: look k may err with probability A / (k (k + 1)), which
 sums to A however many looks there are. A is 1% over the number of workloads in the comparison.
@@ -68,10 +70,11 @@ class Interval:
         return SAME if 1 / edge <= self.low and self.high <= edge else INCONCLUSIVE
 
 
-def interval(logs: Sequence[float], error: float) -> Interval:
-    """The mean of log-ratios, one of each restart, two at least, with an interval that misses with probability ``error``."""
+def interval(logs: Sequence[float], error: float, scatter: float = 0.0) -> Interval:
+    """The mean of log-ratios, one of each restart, two at least, with an interval that misses with probability ``error``.
+    ``scatter`` is a standard deviation known to be there, whatever these few show."""
     middle = fmean(logs)
-    half = quantile(error, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    half = quantile(error, len(logs) - 1) * max(stdev(logs), scatter) / math.sqrt(len(logs))
     return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half), 1 - error)
 
 
@@ -119,7 +122,7 @@ class Trial:
         """Judge what there is; needs two restarts. Each look costs confidence, so take one when ``due``, and a last one."""
         self.look += 1
         self.seen = len(self.heads)
-        self.ratio = interval(self.heads, look_error(self.look, self.workloads))
+        self.ratio = interval(self.heads, look_error(self.look, self.workloads), stdev(self.twins))
         self.twin = interval(self.twins, look_error(self.look))
 
     @property
