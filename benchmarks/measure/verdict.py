@@ -21,6 +21,7 @@ from functools import cache
 from statistics import fmean, stdev
 
 CONFIDENCE = 0.99
+GUARD = 0.95  # confidence that identical code comes out the same: a condition of a verdict, not the verdict
 FIRST = 5  # restarts before the first look
 GROWTH = 1.4  # of restarts from look to look
 SLOWER, FASTER, SAME, INCONCLUSIVE = "slower", "faster", "same", "inconclusive"
@@ -78,9 +79,9 @@ def interval(logs: Sequence[float], error: float, scatter: float = 0.0) -> Inter
     return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half), 1 - error)
 
 
-def look_error(look: int, workloads: int = 1) -> float:
+def look_error(look: int, workloads: int = 1, confidence: float = CONFIDENCE) -> float:
     """What look number ``look``, from 1, may spend of the chance to err, for each of so many workloads."""
-    return (1 - CONFIDENCE) / workloads / (look * (look + 1))
+    return (1 - confidence) / workloads / (look * (look + 1))
 
 
 def looks(number: int) -> int:
@@ -123,7 +124,7 @@ class Trial:
         self.look += 1
         self.seen = len(self.heads)
         self.ratio = interval(self.heads, look_error(self.look, self.workloads), stdev(self.twins))
-        self.twin = interval(self.twins, look_error(self.look))
+        self.twin = interval(self.twins, look_error(self.look, confidence=GUARD))
 
     @property
     def steady(self) -> bool:
