@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -178,7 +180,11 @@ def natives(folder: Path) -> str:
 
 def contents(folder: Path, files: Iterable[Path]) -> list[tuple[str, str]]:
     """Each file's path below ``folder``, with a digest of what it holds."""
-    return [(str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(files)]
+    return [(str(path.relative_to(folder)), _hash(path)) for path in sorted(files)]
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def build(source: Source, say: Say = lambda text: None, apart: str = "") -> Path:
@@ -264,7 +270,7 @@ def _install(source: Source, checked_out: Path, prefix: Path, draft: Path, place
         code = _in_a_group([*command, str(checked_out)], settings, out)
     if code or not (prefix / "ulproof" / "impls" / "__init__.py").exists():
         tail = log.read_text(errors="replace").rstrip().splitlines()
-        wrong = [line for line in tail if "error" in line.lower()] or tail
+        wrong = [line for line in tail if re.search(r"error: |CMake Error", line)] or tail
         shown = "\n".join(tail[-20:])
         raise BuildError(f"{source.label}: does not build: {wrong[0].strip()[:300] if wrong else code}; log: {log}\n{shown}")
 
@@ -322,26 +328,33 @@ def code(impls: Path, family: str, module: str, backend: str) -> str:
 
 
 def _reached(impls: Path, files: list[Path]) -> set[Path]:
+    """These files and all that they import from within ``impls``, at once or later."""
     found: set[Path] = set()
     while files:
         path = files.pop()
-        if path in found:
-            continue
-        found.add(path)
-        try:
-            parsed = ast.parse(path.read_bytes())
-        except SyntaxError:
-            continue
-        for node in ast.walk(parsed):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                package = path.parent if node.level == 1 else path.parents[node.level - 1]
-                if not package.is_relative_to(impls):
-                    continue
-                target = package.joinpath(*node.module.split(".")) if node.module else package
-                inner = [target / name.name for name in node.names]
-                modules = [each.with_suffix(".py") for each in (target, *inner)]
-                modules += [each / "__init__.py" for each in inner]
-                if not all(each.with_suffix(".py").exists() or each.is_dir() for each in inner):
-                    modules.append(target / "__init__.py")  # a name that this package itself defines
-                files += [each for each in modules if each.exists() and each != impls / "__init__.py"]
+        if path not in found:
+            found.add(path)
+            files += _imports(impls, path)
     return found
+
+
+@functools.cache
+def _imports(impls: Path, path: Path) -> tuple[Path, ...]:
+    """The files that relative imports in one file may load; none where it has a syntax error."""
+    try:
+        parsed = ast.parse(path.read_bytes())
+    except SyntaxError:
+        return ()
+    files: list[Path] = []
+    for node in ast.walk(parsed):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        package = path.parent if node.level == 1 else path.parents[node.level - 1]
+        if not package.is_relative_to(impls):
+            continue
+        target = package.joinpath(*node.module.split(".")) if node.module else package
+        inner = [target / name.name for name in node.names]
+        files += [each.with_suffix(".py") for each in (target, *inner)] + [each / "__init__.py" for each in inner]
+        if not all(each.with_suffix(".py").exists() or each.is_dir() for each in inner):
+            files.append(target / "__init__.py")  # a name that this package itself defines
+    return tuple(each for each in files if each.exists() and each != impls / "__init__.py")

@@ -421,6 +421,7 @@ class Match:
                     apart = job.target != "cpu" or "compile" in name
                     row = plain(operator, name, None, axes=dict(job.axes), dtype=job.dtype, target=job.target, isa=isa)
                     row |= {"pass": job.pass_, "threads": job.threads, "cache": job.cache, "margin": self.options.margin}
+                    row["bytes"] = known.operator.passes[job.pass_].nbytes(dict(job.axes), job.dtype)
                     setting = Setting(measuring_cores(job.threads), job.threads, isa, torch)
                     yield Contest(row, setting, Trial(self.options.margin), apart)
             for name in (name for each, name in self.changed if each == operator and name not in found):
@@ -594,7 +595,8 @@ class Referee:
         begin, generator = time.monotonic(), Random(self.options.seed)
         (self.workspace / "inputs").mkdir(exist_ok=True)
         self.progress.begin("taking turns", len(contests))
-        playing, first = list(contests), True
+        # The cheap ones first: a verdict on each of them costs as much as a single look at the largest.
+        playing, first = sorted(contests, key=lambda each: each.row.get("bytes", 0)), True
         try:
             while True:
                 for each in playing:
@@ -609,34 +611,47 @@ class Referee:
                 if not playing or left <= 0:
                     break
                 seconds = min(max(left / PASSES / len(playing), SLICE[0]), SLICE[1])
-                # What the first pass does not reach in its share of the budget, the five that a look needs would not either.
-                if not self._restart(playing, seconds, time.monotonic() + (left / FIRST if first else left), generator):
+                share = left / FIRST if first else left
+                if not self._restart(playing, seconds, time.monotonic() + share, generator):
                     break  # what is left of the budget is too little for any of them
                 if first:
-                    judging = [each for each in playing if each.trial.heads]
-                    for each in judging:
-                        each.trial.workloads = len(judging)
+                    playing = self._admitted(playing, self.options.budget - (time.monotonic() - begin))
                     first = False
             for each in playing:
                 if each.trial.fresh:
                     each.trial.take_look()
         finally:
             self.spent = time.monotonic() - begin
-            for each in playing:
-                write(finished(each))
+            for each in contests:
+                if each.row["verdict"] is None and not each.done:
+                    write(finished(each))
             self.progress.end()
 
+    @staticmethod
+    def _admitted(playing: Sequence[Contest], left: float) -> list[Contest]:
+        """After the first pass, those for which the time that is left suffices for a look; the verdict on each then allows
+        for that many others. Those that a pass lost stay, to be written."""
+        judging: list[Contest] = []
+        needed = 0.0
+        for each in playing:
+            needed += (FIRST - 1) * each.cost
+            if each.trial.heads and (needed <= left or not judging):
+                judging.append(each)
+        for each in judging:
+            each.trial.workloads = len(judging)
+        return judging + [each for each in playing if each.done]
+
     def _restart(self, playing: Sequence[Contest], seconds: float, until: float, generator: Random) -> int:
-        """One restart of the processes that play these contests, in the order of importance, as far as time goes; returns how
-        many it was enough for."""
-        played = 0
+        """One restart of the processes that play these contests, one after the other as far as time goes; returns how many it
+        was enough for."""
+        played, last = 0, None
         for setting in dict.fromkeys(each.setting for each in playing):
             team = {side: Worker(setting) for side in self.sides}
             try:
                 for each in (each for each in playing if each.setting == setting):
-                    if time.monotonic() + each.cost >= until:
+                    if time.monotonic() + (each.cost or expected(each, last, seconds)) >= until:
                         continue
-                    played += 1
+                    played, last = played + 1, each
                     if not each.apart:
                         self._together(each, team["base"], seconds, generator)
                     if each.apart and not each.done:
@@ -704,6 +719,13 @@ class Referee:
             contest.lose(*lost.args)
             return
         contest.learn(duel.summary(samples) | {"used": time.monotonic() - begin})
+
+
+def expected(contest: Contest, last: Contest | None, seconds: float) -> float:
+    """Seconds that the first restart of a contest will take, by the one before: more than its slice where calls are slow."""
+    if last is None or last.cost < 2 * seconds:
+        return seconds
+    return last.cost * max(1.0, contest.row.get("bytes", 1) / max(1, last.row.get("bytes", 1)))
 
 
 class _Lost(Exception):
