@@ -116,15 +116,17 @@ def _result(row: Row, axes: Sequence[str], accuracy: Accuracy, baseline: Baselin
 
 
 def _contests(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All timed records with the number of their workload in ``contest``, and the fastest of each workload with the number of
-    implementations that it was compared with in ``rivals``."""
+    """All timed records with the number of their workload in ``contest``, and the fastest of each workload, accurate ones
+    first, with the number of implementations that it was compared with in ``rivals``."""
     rows = prefer(timed(frame), "cold", "graph", "hot")
     if not len(rows):
         return rows.assign(contest=0), rows.assign(contest=0, rivals=0)
     groups = rows.groupby(workload(rows), dropna=False, sort=False)
     rows = rows.assign(contest=groups.ngroup())
     rivals = groups["implementation"].nunique().to_numpy()
-    return rows, rows.loc[groups["seconds.median"].idxmin()].assign(rivals=rivals)
+    order = rows.assign(_poor=rows["status"] != "ok").sort_values(["contest", "_poor", "seconds.median"], kind="stable")
+    best = order.drop_duplicates("contest").drop(columns="_poor")
+    return rows, best.assign(rivals=rivals)
 
 
 def _shares(rows: pd.DataFrame) -> list[tuple[str, float]]:

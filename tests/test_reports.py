@@ -252,6 +252,17 @@ def test_a_suspect_result_is_never_the_fastest(runs: pd.DataFrame) -> None:
     assert named and not suspects & named
 
 
+def test_an_inaccurate_result_is_the_fastest_only_without_an_accurate_one(runs: pd.DataFrame) -> None:
+    whole = runs[(runs["operator"] == "softmax") & (runs["pass"] == "forward")].copy()
+    winner = tables.overview(whole)[0]["implementation"]
+    whole.loc[(whole["kind"] == "time") & (whole["implementation"] == winner), "status"] = "inaccurate"
+    second = tables.overview(whole)[0]
+    assert second["implementation"] != winner and winner in dict(second["shares"])
+    assert winner not in {row["implementation"] for row in tables.headline(whole)["softmax"]}
+    whole.loc[(whole["kind"] == "time") & (whole["status"] == "ok"), "status"] = "inaccurate"
+    assert tables.overview(whole)[0]["implementation"] == winner
+
+
 def test_torch_of_the_same_isa_is_the_baseline() -> None:
     columns = {
         "kind": "time",
