@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from .registry import Argument, Axes, Implementation
 
@@ -23,6 +24,19 @@ def within(float32: float, halves: float = 0.51, passes: tuple[str, ...] = PASSE
 def per_element(count: int) -> Callable[[Axes], int]:
     """A cost of so many for each element of rows and n, or of n alone."""
     return lambda axes: count * axes.get("rows", 1) * axes["n"]
+
+
+def at_least(**least: float) -> Callable[[Mapping[str, Any]], str | None]:
+    """What is wrong with params that are less than that, or are no integers where that is one."""
+
+    def illegal(params: Mapping[str, Any]) -> str | None:
+        for name, low in least.items():
+            value, whole = params[name], isinstance(low, int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value >= low:
+                return f"{name} is {value!r}; it must be {'an integer' if whole else 'a number'} of at least {low}"
+        return None
+
+    return illegal
 
 
 def learned(name: str, *shape: int, values: tuple[float, ...]) -> Argument:

@@ -165,6 +165,8 @@ class Implementation:
                 known = ", ".join([*self.operator.params, *self.options]) or "none"
                 raise ValueError(f"unknown parameter {name!r} of {self.full_name}; there are {known}")
         merged = {**self.operator.params, **self.options, **(params or {})}
+        if self.operator.illegal and (reason := self.operator.illegal(merged)):
+            raise ValueError(f"{self.full_name}: {reason}")
         return self.code().bind(self, pass_, inputs, outputs, target=target, isa=isa, threads=threads, params=merged)
 
     def __call__(self, *arrays: Any, pass_: str = "forward", **options: Any) -> Any:
@@ -194,7 +196,8 @@ class Implementation:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """A mathematical function with a contract. ``params`` are scalar parameters with their defaults.
+    """A mathematical function with a contract. ``params`` are scalar parameters with their defaults; ``illegal``
+    says in words what is wrong with other ones.
 
     ``priority`` is the quick preset's list, most telling first: (axes, dtype, pass) triples.
     ``stress`` names the stress inputs of ``_backends.stress`` that this operator is fed; where it is ``exhaustive``, also all
@@ -213,6 +216,7 @@ class Operator:
     stress: tuple[str, ...]
     dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
     params: Mapping[str, Any] = field(default_factory=dict)
+    illegal: Callable[[Mapping[str, Any]], str | None] | None = None
     invariants: tuple[str, ...] = ()
     elementwise: bool = False
     exhaustive: bool = True

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, ROW, gradients, learned, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, PASSES, ROW, at_least, gradients, learned, per_element, torch_peers, within
 from ..registry import Argument, Axes, Implementation, Operator, Pass
 
 FLAT = ("n",)
@@ -53,6 +53,7 @@ def activation(
     exps: int = 0,
     parameters: tuple[Argument, ...] = (),
     params: Mapping[str, Any] | None = None,
+    illegal: Callable[[Mapping[str, Any]], str | None] | None = None,
     gate: Mapping[str, float] = GATE,
     cancels: bool = False,
     oracle: str = "",
@@ -104,6 +105,7 @@ def activation(
             ),
         },
         params=params or {},
+        illegal=illegal,
         nan_policy=nan_policy,
         valid_range=valid_range,
         variants=tuple(replace(each, limits=limits or each.limits) for each in implementations),
@@ -114,6 +116,7 @@ def activation(
 
 
 KINK = "NaN gives NaN; as in PyTorch, the gradient passes where x is NaN"
+ANY_THRESHOLD = at_least(t=float("-inf"))
 EPS = learned("eps", 1, values=(0.01,))
 
 RELU = activation(
@@ -166,6 +169,7 @@ FATRELU = activation(
     "arXiv 2402.13516",
     flops=(1, 2),
     params={"t": 0.01},
+    illegal=ANY_THRESHOLD,
     nan_policy=KINK,
 )
 GELU_TANH = activation(
@@ -210,6 +214,7 @@ HERMITE_ACT = activation(
     "arXiv 2204.14126",
     flops=(6, 5),
     params={"d": 3},
+    illegal=at_least(d=2),
     cancels=True,
 )
 HERMITE_ACT_1 = activation(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, ROW, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, PASSES, ROW, at_least, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 X, Y, DX = (Argument(name, ROW) for name in ("x", "y", "dx"))
@@ -49,6 +49,7 @@ def fused(
         source=source,
         passes=passes,
         params=params or {},
+        illegal=at_least(t=float("-inf")) if params else None,
         nan_policy="as the activation's; a NaN is no zero",
         valid_range="every x; infinities give the limits",
         variants=(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, ROW, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, PASSES, ROW, at_least, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 GATE, Y, DGATE, DUP = (Argument(name, ROW) for name in ("gate", "y", "dgate", "dup"))
@@ -61,6 +61,7 @@ def gated(
             ),
         },
         params=params or {},
+        illegal=at_least(t=float("-inf")) if params else None,
         nan_policy=f"as {activation}'s, and a NaN in up or dy gives NaN",
         valid_range="every gate; infinities of it give the limits",
         variants=(

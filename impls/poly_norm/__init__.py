@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..card import CPU_AND_GPU, PASSES, ROW, gradients, learned, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, PASSES, ROW, at_least, gradients, learned, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 X, Y, DY, DX = (Argument(name, ROW) for name in ("x", "y", "dy", "dx"))
@@ -42,6 +42,7 @@ POLY_NORM = Operator(
         ),
     },
     params={"eps": 1e-6},
+    illegal=at_least(eps=0.0),
     nan_policy="a NaN makes its row NaN",
     valid_range="rows whose mean sixth power is a float32 number: |x| up to 2.6e6; beyond it anything",
     variants=(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..card import CPU_AND_GPU, PASSES, ROW, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, PASSES, ROW, at_least, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 X, Y, DY, DX = (Argument(name, ROW) for name in ("x", "y", "dy", "dx"))
@@ -35,6 +35,7 @@ TOPK_RELU = Operator(
         ),
     },
     params={"k": 256},
+    illegal=at_least(k=1),
     nan_policy="as in PyTorch, NaN is larger than infinity, so it is kept, and its gradient passes",
     valid_range="every input; among equal ones the first are kept; k of at least n keeps all",
     variants=(

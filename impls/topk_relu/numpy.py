@@ -49,11 +49,9 @@ def bind(
     threads: int = 1,
     params: Mapping[str, Any] | None = None,
 ) -> Callable[[], None]:
-    """Check the arrays and k, which must be an integer of at least 1; the callable allocates a few blocks of rows."""
+    """Check the arrays ; the callable allocates a few blocks of rows."""
     arrays.check(implementation, pass_, inputs, outputs)
     k = (params or {})["k"]
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"k is {k!r}; it must be an integer of at least 1")
 
     @np.errstate(all="ignore")
     def run() -> None:
