@@ -366,6 +366,8 @@ def judge(
             error = ulp.ulp_error(actual, expected, actual.dtype.name, scale)
             if block.rows is None and scale is not None:  # terms beyond the type's range have no sum to speak of
                 error[scale > ulp.GRIDS[actual.dtype.name].largest] = 0
+            if actual.dtype.kind in "iu" and error.any():
+                broken.append(f"{argument.name} must be exact")
             flushed += int(ulp.flushed(actual, expected, actual.dtype.name).sum())
             if error.size and (largest := float(error.max())) > worst:
                 worst = largest

@@ -10,16 +10,24 @@ from ..activations.reference import TERMS, Array, bind_to, quiet
 from ..activations.reference import unavailable as unavailable
 
 
+def powers(x: Array) -> list[Array]:
+    """x^0 to x^5: products, as general powers take their time"""
+    found = [x * 0 + 1, x]
+    while len(found) < 6:
+        found.append(found[-1] * x)
+    return found
+
+
 def inverse(x: Array, eps: float) -> list[Array]:
     """1 / sqrt(mean x^(2 p) + eps) of each row, p = 1, 2, 3"""
-    return [((x**p * x**p).mean(-1)[..., None] + eps) ** -0.5 for p in (1, 2, 3)]
+    return [((u * u).mean(-1)[..., None] + eps) ** -0.5 for u in powers(x)[1:4]]
 
 
 @quiet
 def poly_norm(x: Array, w: Array, b: Array, eps: float) -> tuple[Array]:
     """w_0 i_3 x^3 + w_1 i_2 x^2 + w_2 i_1 x + b"""
     i1, i2, i3 = inverse(x, eps)
-    return (w[0] * i3 * x**3 + w[1] * i2 * x**2 + w[2] * i1 * x + b,)
+    return (w[0] * i3 * x * x * x + w[1] * i2 * x * x + w[2] * i1 * x + b,)
 
 
 @quiet
@@ -31,10 +39,11 @@ def poly_norm_scale(x: Array, w: Array, b: Array, y: Array, eps: float) -> tuple
 def terms(x: Array, dy: Array, w: Array, eps: float, sign: float) -> tuple[Array, list[Array]]:
     """dx, from terms that are taken from each other (``sign`` -1) or added (1, for their size); i_p sum_k dy_k x_k^p"""
     dx: Array = 0
+    to = powers(x)
     sums: list[Array] = []
     for p, (i, each) in enumerate(zip(inverse(x, eps), (w[2], w[1], w[0]), strict=True), 1):
-        s = (dy * x**p).sum(-1)[..., None]
-        dx = dx + each * (p * x ** (p - 1) * i * dy + sign * p / x.shape[-1] * x ** (2 * p - 1) * i**3 * s)
+        s = (dy * to[p]).sum(-1)[..., None]
+        dx = dx + each * (p * to[p - 1] * i * dy + sign * p / x.shape[-1] * to[2 * p - 1] * i**3 * s)
         sums.insert(0, (i * s).sum())
     return dx, sums
 
