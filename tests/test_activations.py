@@ -51,7 +51,8 @@ def textbook(name: str) -> Callable[..., Any]:
         return lambda x, bias: single[name.removeprefix("bias_")]((x + bias).float().double())
     if name.endswith("_zeros"):
         return single[name.removesuffix("_zeros")]
-    return {"poly_norm": poly_norm.formula, "topk_relu": topk_relu.formula}.get(name) or single[name]
+    rows: dict[str, Callable[..., Any]] = {"poly_norm": poly_norm.formula, "topk_relu": topk_relu.formula}
+    return rows.get(name) or single[name]
 
 
 class TestTruth:
