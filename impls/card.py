@@ -55,3 +55,10 @@ def torch_peers() -> tuple[Implementation, ...]:
         Implementation("peer", variant, "peers", PASSES, targets=CPU_AND_GPU, isas=ISAS, threaded=True, vouched=False)
         for variant in ("torch-eager", "torch-compile")
     )
+
+
+def on_gpu(backend: str, note: str, variant: str = "fused", float32: float = 4, **options: Any) -> tuple[Implementation, ...]:
+    """An activation of ours for a GPU. Derivatives take one product more than values, and one more rounding."""
+    targets = {"triton": TRITON, "cuda": GPU}[backend]
+    bound = within(float32, 0.51, ("forward",)) | within(5, 0.51, ("backward",))
+    return (Implementation(backend, variant, passes=PASSES, targets=targets, bound=bound, note=note, **options),)

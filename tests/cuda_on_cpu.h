@@ -1,4 +1,4 @@
-// Stand-ins that let a host compiler build and run impls/softmax/kernel.cu: every CUDA thread is a fiber. A warp's lanes meet
+// Stand-ins that let a host compiler build and run a kernel.cu: every CUDA thread is a fiber. A warp's lanes meet
 // at each shuffle, a block's warps only at __syncthreads and a cluster's blocks only at cluster_sync; each runs as far as it can
 // before the next one starts, so that a missing barrier shows as a wrong result.
 #pragma once
@@ -178,6 +178,8 @@ inline float ex2(float x) {
   return (float)(std::exp2((double)x) * (1.0 + sign * 0x1p-22));
 }
 inline float ex2_ftz(float x) { return flush(ex2(flush(x))); }
+inline float rcp(float x) { return flush(1.0f / flush(x)); }
+inline float min_nan(float x, float y) { return x != x ? x : y != y ? y : x < y ? x : y; }
 inline float max_nan(float x, float y) { return x != x ? x : y != y ? y : x > y ? x : y; }
 
 inline u16 float16_bits(float x) {

@@ -1,4 +1,4 @@
-"""Runs impls/softmax/kernel.cu on the CPU: the same source, launch plans and arguments, every CUDA thread a fiber."""
+"""Runs CUDA kernels on the CPU: the same source, launch plans and arguments, every CUDA thread a fiber."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ulproof.impls._backends.cubin import cache_folder
+from ulproof.impls._backends.nvrtc import Launch
 from ulproof.impls._backends.tensors import Memory
 from ulproof.impls.registry import Implementation
 from ulproof.impls.softmax import cuda
@@ -31,11 +32,16 @@ FLAGS = (
 )
 
 DRIVER = """
-template <class Bits>
-void call(void (*kernel)(Bits*, Index, Index, Bits*, Index, Index, Bits*, Index, Index, Bits*, Index, Bits*, Index, float*,
-                         Index, Index, Index), const Index* a) {
-  kernel((Bits*)a[0], a[1], a[2], (Bits*)a[3], a[4], a[5], (Bits*)a[6], a[7], a[8], (Bits*)a[9], a[10], (Bits*)a[11], a[12],
-         (float*)a[13], a[14], a[15], a[16]);
+#include <utility>
+
+template <class... A, size_t... I>
+void call(void (*kernel)(A...), const Index* a, std::index_sequence<I...>) {
+  kernel((A)a[I]...);
+}
+
+template <class... A>
+void call(void (*kernel)(A...), const Index* a) {
+  call(kernel, a, std::index_sequence_for<A...>());
 }
 
 extern "C" void launch(int kernel, u32 grid, u32 block, u32 cluster, Index shared, int error, const Index* a) {
@@ -53,7 +59,9 @@ CASES
     });
   }
 }
+"""
 
+SOFTMAX = """
 extern "C" void exp_relative(float max, const float* x, float* y, Index n) {
   const Exp<Float32> exp(reference(max));
   for (Index i = 0; i < n; ++i) y[i] = exp(x[i]);
@@ -70,14 +78,14 @@ extern "C" void add_pairs(const float* a, const float* b, float* sum) {
 """
 
 
-class Kernels:
-    """Some kernels of kernel.cu, by their C++ names, built for this CPU; kept in the cache folder by a hash of the sources."""
+class Library:
+    """Some kernels of a source, by their C++ names, built for this CPU; kept in the cache folder by a hash of the sources."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], source: str, extra: str = "") -> None:
         self.names = list(names)
         cases = "\n".join(f"        case {i}: call({name}, a); break;" for i, name in enumerate(self.names))
         header = Path(__file__).with_name("cuda_on_cpu.h").read_text()
-        source = header.replace("#pragma once\n", "") + cuda.source() + DRIVER.replace("CASES", cases)
+        source = header.replace("#pragma once\n", "") + source + DRIVER.replace("CASES", cases) + extra
         digest = hashlib.sha256((source + str(FLAGS)).encode()).hexdigest()
         library = cache_folder() / "cpu" / f"{digest}.so"
         if not library.exists():
@@ -87,6 +95,21 @@ class Kernels:
             subprocess.run([str(COMPILER), *FLAGS, str(text), "-o", str(library)], check=True)
         self.library = ctypes.CDLL(str(library))
         self.library.launch.argtypes = [ctypes.c_int, *[ctypes.c_uint] * 3, ctypes.c_longlong, ctypes.c_int, ctypes.c_void_p]
+
+    def launch(self, launches: Sequence[Launch], values: Sequence[int], error: int = 0) -> None:
+        """The launches in order, all with these arguments."""
+        arguments = np.array(values, np.int64)
+        for launch in launches:
+            number = self.names.index(launch.kernel)
+            size = (launch.grid, launch.block, launch.cluster, launch.shared)
+            self.library.launch(number, *size, error, arguments.ctypes.data)
+
+
+class Kernels(Library):
+    """Kernels of the softmax family."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names, cuda.source(), SOFTMAX)
 
     def run(
         self,
@@ -101,19 +124,15 @@ class Kernels:
         """One pass over (rows, n) and (rows,) arrays, exactly as ``cuda.bind`` would launch it on a GPU."""
         rows, n = inputs[0].shape
         dtype = inputs[0].dtype.name
-        memory = tuple(_memory(array) for array in (*inputs, output))
-        launches = cuda.plan(implementation, pass_, {"rows": rows, "n": n}, dtype, cuda._head(memory[0], dtype), arch)
+        given = tuple(memory(array) for array in (*inputs, output))
+        launches = cuda.plan(implementation, pass_, {"rows": rows, "n": n}, dtype, cuda._head(given[0], dtype), arch)
         chunks = cuda._chunks(implementation, pass_, n, dtype)
         work = np.full(rows * (4 * chunks + 8), np.nan, np.float32)
-        values = [*cuda._pointers(implementation, pass_, memory), work.ctypes.data, rows, n, chunks]
-        arguments = np.array(values, np.int64)
-        for launch in launches:
-            number = self.names.index(launch.kernel)
-            size = (launch.grid, launch.block, launch.cluster, launch.shared)
-            self.library.launch(number, *size, error, arguments.ctypes.data)
+        values = [*cuda._pointers(implementation, pass_, given), work.ctypes.data, rows, n, chunks]
+        self.launch(launches, values, error)
 
 
-def _memory(array: np.ndarray) -> Memory:
+def memory(array: np.ndarray) -> Memory:
     size = array.dtype.itemsize
     address = array.ctypes.data
     return Memory(

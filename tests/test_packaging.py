@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("impls", "benchmarks", "reports")
 SOURCES = (".cpp", ".h")
-DATA = (".cu", ".html", ".css", ".js", ".json")
+DATA = (".cu", ".cuh", ".html", ".css", ".js", ".json")
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("scikit_build_core") is None, reason="scikit-build-core is not installed"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
@@ -61,6 +62,13 @@ def core() -> ModuleType:
 
     found = importlib.import_module("cuda.core")
     return found if hasattr(found, "Program") else importlib.import_module("cuda.core.experimental")
+
+
+@cache
+def common(*names: str) -> str:
+    """What stands in front of a kernel's own source: ``cuda_common.cuh``, then others of this folder."""
+    folder = files(__package__)
+    return "".join(folder.joinpath(f"cuda_{name}.cuh").read_text() + "\n" for name in ("common", *names))
 
 
 @cache
@@ -198,4 +206,4 @@ class _Foreign:
         return 0, self.pointer
 
 
-__all__ = ["ARCHITECTURES", "Compiled", "Launch", "architecture", "compile", "launcher", "missing", "unavailable"]
+__all__ = ["ARCHITECTURES", "Compiled", "Launch", "architecture", "common", "compile", "launcher", "missing", "unavailable"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,8 @@ FLOATS = ("float64", "float32", "float16", "bfloat16")
 class Memory:
     """An array as a kernel sees it: dtype name, strides in elements of its (rows, n) or (rows,) view, and the tensor.
 
+    An array of an elementwise operator, and a parameter, keeps its own shape.
+
     Without a tensor it stands for 16-byte-aligned memory, to compile for.
     """
 
@@ -38,7 +40,7 @@ def tensors(arguments: Sequence[Any], given: Sequence[Any], target: str) -> tupl
     found = []
     for argument, array in zip(arguments, given, strict=True):
         if isinstance(array, np.ndarray) and target == "interpreter":
-            if array.dtype.name not in FLOATS:
+            if array.dtype.name not in (*FLOATS, argument.dtype):
                 raise TypeError(f"{argument.name} has dtype {array.dtype.name}, must be float32, float16 or bfloat16")
             if any(stride < 0 for stride in array.strides):
                 raise ValueError(f"{argument.name} has strides {array.strides}; Triton takes none below 0")
@@ -59,26 +61,31 @@ def check_inputs(
 ) -> tuple[dict[str, int], str, tuple[int, ...]]:
     """Check tensors against the card as ``arrays.axes_of`` checks NumPy arrays; return axes, dtype name and lead shape."""
     card = implementation.operator.passes[pass_]
-    axes: dict[str, int] = {}
+    axes: dict[Any, int] = {}
     lead: tuple[int, ...] = ()
     io = ""
     for argument, tensor in zip(card.inputs, inputs, strict=True):
         name = dtype_of(tensor)
-        if name not in implementation.dtypes:
+        if argument.dtype != "io":
+            if name != argument.dtype:
+                raise TypeError(f"{argument.name} has dtype {name}, must be {argument.dtype}")
+        elif name not in implementation.dtypes:
             raise TypeError(
                 f"{argument.name} has dtype {name}; {implementation.full_name} takes {', '.join(implementation.dtypes)}"
             )
-        if io and name != io:
+        elif io and name != io:
             raise TypeError(f"{argument.name} has dtype {name}, but {card.inputs[0].name} has {io}; they must agree")
-        io = name
+        else:
+            io = name
         shape = tuple(tensor.shape)
         if not axes:
             if not shape:
                 raise ValueError(f"{argument.name} has 0 dimensions, needs at least 1")
-            lead = shape[:-1]
-            axes = {str(argument.axes[0]): int(np.prod(lead, dtype=np.int64)), str(argument.axes[1]): shape[-1]}
-            if shape[-1] == 0:
-                raise ValueError(f"{argument.name} has shape {shape}: axis {argument.axes[1]!r} must not be empty")
+            tail = argument.axes[1:]
+            lead = shape[: len(shape) - len(tail)]
+            axes = {argument.axes[0]: int(np.prod(lead, dtype=np.int64)), **dict(zip(tail, shape[len(lead) :], strict=True))}
+            if empty := next((axis for axis in tail if axes[axis] == 0), None):
+                raise ValueError(f"{argument.name} has shape {shape}: axis {empty!r} must not be empty")
         elif shape != (expected := arrays.shape_of(argument, axes, lead)):
             raise ValueError(f"{argument.name} has shape {shape}, must be {expected}")
     if reason := implementation.refuses(pass_, axes, io):
@@ -109,14 +116,14 @@ def check(
     axes, io, lead = check_inputs(implementation, pass_, inputs)
     everything = [*zip(card.inputs, inputs, strict=True), *zip(card.outputs, outputs, strict=True)]
     for position, (argument, tensor) in enumerate(everything[len(inputs) :], len(inputs)):
-        if (name := dtype_of(tensor)) != io:
-            raise TypeError(f"output {argument.name} has dtype {name}, must be {io}")
+        if (name := dtype_of(tensor)) != (expected := io if argument.dtype == "io" else argument.dtype):
+            raise TypeError(f"output {argument.name} has dtype {name}, must be {expected}")
         if tuple(tensor.shape) != (shape := arrays.shape_of(argument, axes, lead)):
             raise ValueError(f"output {argument.name} has shape {tuple(tensor.shape)}, must be {shape}")
         for other, there in everything[:position]:
             if overlap(tensor, there):
                 raise ValueError(f"output {argument.name} overlaps {other.name}: give it memory of its own")
-    return axes, io, tuple(memory(argument, tensor, axes) for argument, tensor in everything)
+    return axes, io, tuple(viewed(argument, tensor, axes) for argument, tensor in everything)
 
 
 def dtype_of(tensor: Any) -> str:
@@ -136,9 +143,15 @@ def overlap(one: Any, other: Any) -> bool:
     return start < other_end and other_start < end
 
 
-def memory(argument: Any, tensor: Any, axes: Mapping[str, int]) -> Memory:
+def viewed(argument: Any, tensor: Any, axes: Mapping[str, int]) -> Memory:
     """The (rows, n) or (rows,) view of a tensor with any leading dimensions."""
-    shape = tuple(axes[axis] for axis in argument.axes)
+    shape = argument.shape(axes)
+    if argument.kind == "parameter":
+        if not tensor.is_contiguous():
+            raise ValueError(f"{argument.name} has strides {tensor.stride()}: a parameter must be contiguous")
+        return Memory(dtype_of(tensor), tensor.stride(), tensor)
+    if len(axes) == 1:
+        return Memory(dtype_of(tensor), tensor.stride(), tensor)
     try:
         view = tensor.view(shape)
     except RuntimeError:
@@ -146,6 +159,23 @@ def memory(argument: Any, tensor: Any, axes: Mapping[str, int]) -> Memory:
             f"{argument.name} has strides {tensor.stride()}: its leading dimensions need one row stride; make it contiguous"
         ) from None
     return Memory(dtype_of(tensor), view.stride(), view)
+
+
+def matrices(
+    arguments: Sequence[Any], memory: Sequence[Memory], axes: Mapping[str, int]
+) -> tuple[int, int, tuple[Memory, ...]]:
+    """The same arrays as (rows, n) matrices for an elementwise pass, one row when all are contiguous; rows, n and they.
+
+    Raises ``ValueError`` for one whose leading dimensions have no common stride.
+    """
+    total = int(np.prod(list(axes.values()), dtype=np.int64))
+    if all(each.tensor is None or each.tensor.is_contiguous() for each in memory):
+        return 1, total, tuple(Memory(each.dtype, (total, 1), each.tensor) for each in memory)
+    n = memory[0].tensor.shape[-1]
+    rows = total // n
+    shaped = {**axes, "rows": rows, "n": n}
+    matrix = [replace(argument, axes=("rows", "n")) for argument in arguments]
+    return rows, n, tuple(viewed(*each, shaped) for each in zip(matrix, (m.tensor for m in memory), strict=True))
 
 
 def call(implementation: Implementation, given: Sequence[Any], pass_: str, options: Mapping[str, Any]) -> Any:
@@ -164,8 +194,14 @@ def call(implementation: Implementation, given: Sequence[Any], pass_: str, optio
         raise TypeError(f"{implementation.operator.name} {pass_} takes {len(card.inputs)} array(s), got {len(given)}")
     inputs = tuple(array.contiguous() for array in tensors(card.inputs, given, target))
     axes, io, lead = check_inputs(implementation, pass_, inputs)
-    shapes = [arrays.shape_of(argument, axes, lead) for argument in card.outputs]
-    outputs = tuple(torch.empty(shape, dtype=getattr(torch, io), device=inputs[0].device) for shape in shapes)
+    outputs = tuple(
+        torch.empty(
+            arrays.shape_of(argument, axes, lead),
+            dtype=getattr(torch, io if argument.dtype == "io" else argument.dtype),
+            device=inputs[0].device,
+        )
+        for argument in card.outputs
+    )
     implementation.bind(inputs, outputs, pass_=pass_, target=target, **options)()
     shown = tuple(map(arrays.from_torch, outputs)) if isinstance(given[0], np.ndarray) else outputs
     return shown[0] if len(shown) == 1 else shown

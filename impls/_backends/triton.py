@@ -28,7 +28,7 @@ from .tensors import Memory
 if TYPE_CHECKING:
     from ..registry import Implementation
 
-POINTERS = {"float64": "*fp64", "float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}
+POINTERS = {"int64": "*i64", "float64": "*fp64", "float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,12 @@ def compiled(step: Step, arch: str) -> dict[str, Any]:
 
     from . import triton_math
 
-    sources = [inspect.getsource(sys.modules[step.kernel.fn.__module__]), inspect.getsource(triton_math)]
+    functions = [each.fn for each in (step.kernel, *step.constants.values()) if hasattr(each, "fn")]
+    modules = dict.fromkeys([*(each.__module__ for each in functions), step.kernel.fn.__module__, triton_math.__name__])
+    sources = [inspect.getsource(sys.modules[name]) for name in modules]
+    shown = {name: getattr(value, "__name__", value) for name, value in step.constants.items()}
     signature, constants, attributes = specialised(step)
+    constants |= shown
     described = [triton.__version__, arch, step.kernel.__name__, signature, sorted(constants.items()), str(attributes)]
     digest = hashlib.sha256(json.dumps([*described, step.options, sources]).encode()).hexdigest()
     path = cache_folder() / "triton" / f"{digest}.json"
@@ -169,7 +173,7 @@ def compiled(step: Step, arch: str) -> dict[str, Any]:
         "kernel": step.kernel.__name__,
         "arch": arch,
         "dtype": next(value.dtype for value in step.arguments if isinstance(value, Memory)),
-        "constants": {**step.constants, "num_warps": step.num_warps, "num_ctas": step.num_ctas},
+        "constants": {**shown, "num_warps": step.num_warps, "num_ctas": step.num_ctas},
         **usage(kernel.asm["cubin"]),
         "shared_bytes": kernel.metadata.shared,
         "compile_seconds": time.perf_counter() - start,

@@ -29,12 +29,8 @@ LOWEST = tl.constexpr(-1000.0)  # stands for every smaller input: 2^n then vanis
 
 
 @triton.jit
-def exp_parts(z, WIDE: tl.constexpr):
-    """(p, bits) with exp(z) = p 2^(bits - ROUND_BITS), z float32 in [-1000, 1000]; NaN gives a NaN p."""
-    shifted = tl.fma(z, LOG2E, ROUND)
-    n = shifted - ROUND
-    t = tl.fma(n, -LN2_HI, z)
-    t = tl.fma(n, -LN2_LO, t)
+def exp_polynomial(t, WIDE: tl.constexpr):
+    """exp(t) for abs(t) <= ln(2) / 2"""
     if WIDE:
         p = tl.fma(t, 0.00138210203, 0.00836886093)
         p = tl.fma(t, p, 0.0416682661)
@@ -45,7 +41,17 @@ def exp_parts(z, WIDE: tl.constexpr):
         p = tl.fma(t, 0.0415126234, 0.167883113)
         p = tl.fma(t, p, 0.500030577)
         p = tl.fma(t, p, 0.999966383)
-    return tl.fma(t, p, 1.0), shifted.to(tl.int32, bitcast=True)
+    return tl.fma(t, p, 1.0)
+
+
+@triton.jit
+def exp_parts(z, WIDE: tl.constexpr):
+    """(p, bits) with exp(z) = p 2^(bits - ROUND_BITS), z float32 in [-1000, 1000]; NaN gives a NaN p."""
+    shifted = tl.fma(z, LOG2E, ROUND)
+    n = shifted - ROUND
+    t = tl.fma(n, -LN2_HI, z)
+    t = tl.fma(n, -LN2_LO, t)
+    return exp_polynomial(t, WIDE), shifted.to(tl.int32, bitcast=True)
 
 
 @triton.jit
@@ -101,7 +107,7 @@ def sum_of_pairs(s, c, axis: tl.constexpr, WIDE: tl.constexpr):
         return tl.sum(s.to(tl.float64) + c.to(tl.float64), axis)
     else:
         s, c = tl.reduce((s, c), axis, add_pairs)
-        return s.to(tl.float64) + c.to(tl.float64)
+        return s.to(tl.float64) + tl.where(tl.abs(s) < float("inf"), c, 0.0).to(tl.float64)  # inf's correction is NaN
 
 
 @triton.jit
@@ -137,3 +143,135 @@ def bound(n):
         return n.handle.data.item()
     else:
         return n
+
+
+# The mathematics of the activations. A value may be two parts, q 2^n, so that whoever multiplies by another factor (a gate, a
+# gradient) rounds a denormal result once and after that factor. Arguments are limited before exponents are taken, so the
+# infinities give the limits; NaN gives NaN.
+
+
+@triton.jit
+def scaled(q, n, factor):
+    """factor q 2^n, n in [-252, 254]"""
+    half = n >> 1
+    return q * factor * power(half) * power(n - half)
+
+
+@triton.jit
+def limited(x, most):
+    """min(|x|, most), NaN for NaN"""
+    return tl.minimum(tl.abs(x), most, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def reciprocal(x, y, WIDE: tl.constexpr):
+    """1 / (x + y) for a sum in [1, 2^100], y being 1, 2 or 3: of the exact sum, within 0.51 ULP; or, not WIDE, 2 ULP."""
+    d = x + y
+    r = 1.0 / d
+    if WIDE:
+        r = tl.fma(tl.fma(-r, x - (d - y), tl.fma(-d, r, 1.0)), r, r)
+    return r
+
+
+@triton.jit
+def divide(x, y, WIDE: tl.constexpr):
+    """x / y, rounded once, or, not WIDE, within 2 ULP"""
+    if WIDE and not INTERPRETED:
+        return tl.math.div_rn(x, y)
+    else:
+        return x / y
+
+
+@triton.jit
+def product_error(x, y, product):
+    """x y - product, exactly. Triton 3.6 interprets an FMA as a product and a sum."""
+    if INTERPRETED:
+        return (x.to(tl.float64) * y.to(tl.float64) - product.to(tl.float64)).to(tl.float32)
+    else:
+        return tl.fma(x, y, -product)
+
+
+@triton.jit
+def square_error(x, square):
+    return product_error(x, x, square)
+
+
+@triton.jit
+def exp_with(z, low, WIDE: tl.constexpr):
+    """(p, n) with exp(z + low) = p 2^n, z in [-172, 176], low far smaller."""
+    shifted = tl.fma(z, LOG2E, ROUND)
+    n = shifted - ROUND
+    t = tl.fma(n, -LN2_HI, z)
+    t = tl.fma(n, -LN2_LO, t) + low
+    return exp_polynomial(t, WIDE), shifted.to(tl.int32, bitcast=True) - ROUND_BITS
+
+
+@triton.jit
+def gaussian(t, WIDE: tl.constexpr):
+    """(p, n) with exp(-t^2 / 2) = p 2^n for t in [0, 18], the square in two floats."""
+    square = t * t
+    return exp_with(-0.5 * square, -0.5 * square_error(t, square), WIDE)
+
+
+@triton.jit
+def mills(t, WIDE: tl.constexpr):
+    """exp(t^2 / 2) erfc(t / sqrt(2)) / 2 for t in [0, 15]: a polynomial in 1 - 6 / (t + 3), within 2^-29.9, or 2^-18.2."""
+    r = reciprocal(t, 3.0, WIDE)
+    q = tl.fma(r, -6.0, 1.0)
+    if WIDE:
+        q = tl.fma(tl.fma(-q, t, tl.fma(q + 1.0, -3.0, t)), r, q)
+        p = tl.fma(q, 5.44894028e-05, 1.31330773e-04)
+        p = tl.fma(p, q, -2.44730181e-04)
+        p = tl.fma(p, q, -1.0325741e-03)
+        p = tl.fma(p, q, 1.0247539e-03)
+        p = tl.fma(p, q, 6.96931127e-03)
+        p = tl.fma(p, q, -1.04625132e-02)
+        p = tl.fma(p, q, -4.72626872e-02)
+        p = tl.fma(p, q, 2.30017707e-01)
+        p = tl.fma(p, q, -5.09332001e-01)
+        p = tl.fma(p, q, 7.29083717e-01)
+    else:
+        p = tl.fma(q, 1.37004012e-03, 6.1293277e-03)
+        p = tl.fma(p, q, -1.07866386e-02)
+        p = tl.fma(p, q, -4.7033608e-02)
+        p = tl.fma(p, q, 2.30075046e-01)
+        p = tl.fma(p, q, -5.09349823e-01)
+        p = tl.fma(p, q, 7.29082525e-01)
+    return r * p
+
+
+@triton.jit
+def log1p_ratio(e, WIDE: tl.constexpr):
+    """log(1 + e) / e for e in [0, 1], within 2^-27.7, or 2^-19.6."""
+    if WIDE:
+        p = tl.fma(e, -3.24398093e-03, 1.98512636e-02)
+        p = tl.fma(p, e, -5.69591597e-02)
+        p = tl.fma(p, e, 1.06036171e-01)
+        p = tl.fma(p, e, -1.53055698e-01)
+        p = tl.fma(p, e, 1.96759313e-01)
+        p = tl.fma(p, e, -2.49541327e-01)
+        p = tl.fma(p, e, 3.33299637e-01)
+        p = tl.fma(p, e, -4.99999017e-01)
+        p = tl.fma(p, e, 1.0)
+    else:
+        p = tl.fma(e, 1.41408434e-02, -6.64012581e-02)
+        p = tl.fma(p, e, 1.49223268e-01)
+        p = tl.fma(p, e, -2.3503828e-01)
+        p = tl.fma(p, e, 3.31094414e-01)
+        p = tl.fma(p, e, -4.99869645e-01)
+        p = tl.fma(p, e, 9.99998748e-01)
+    return p
+
+
+@triton.jit
+def logistic(t, low, WIDE: tl.constexpr):
+    """(p, n, e, r) for t + low >= 0: e = exp(-t - low) = p 2^n, r = 1 / (1 + e)."""
+    p, n = exp_with(-t, -low, WIDE)
+    e = p * power(n)
+    return p, n, e, reciprocal(e, 1.0, WIDE)
+
+
+@triton.jit
+def parts(negative, q, n, other):
+    """q 2^n where ``negative``, else ``other``"""
+    return tl.where(negative, q, other), tl.where(negative, n, 0)

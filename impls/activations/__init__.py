@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, ROW, at_least, gradients, learned, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, PASSES, ROW, at_least, gradients, learned, on_gpu, per_element, torch_peers, within
 from ..registry import Argument, Axes, Implementation, Operator, Pass
 
 FLAT = ("n",)
@@ -36,11 +36,11 @@ def _simd(name: str) -> tuple[Implementation, ...]:
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:
-    return ()
+    return on_gpu("triton", "one read of each input; parameters' gradients are sums of tiles, added in a fixed order")
 
 
 def _cuda(name: str) -> tuple[Implementation, ...]:
-    return ()
+    return on_gpu("cuda", "one read of each input, 16 bytes a thread; parameters' gradients are summed without atomics")
 
 
 def activation(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, ROW, at_least, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, PASSES, ROW, at_least, on_gpu, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 GATE, Y, DGATE, DUP = (Argument(name, ROW) for name in ("gate", "y", "dgate", "dup"))
@@ -25,11 +25,11 @@ def _simd(name: str) -> tuple[Implementation, ...]:
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:
-    return ()
+    return on_gpu("triton", "one read of each input; the halves of a packed array are read where they are", float32=5)
 
 
 def _cuda(name: str) -> tuple[Implementation, ...]:
-    return ()
+    return on_gpu("cuda", "one read of each input; the halves of a packed array are read where they are", float32=5)
 
 
 def gated(

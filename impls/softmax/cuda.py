@@ -42,7 +42,7 @@ ONLINE = {"forward": (256, 8), "backward": (256, 4)}  # threads, vectors a threa
 
 @cache
 def source() -> str:
-    return files(__package__).joinpath("kernel.cu").read_text()
+    return nvrtc.common() + files(__package__).joinpath("kernel.cu").read_text()
 
 
 def unavailable(implementation: Implementation, target: str) -> str | None:

@@ -1,0 +1,102 @@
+"""Launches of the elementwise CUDA kernels in ``cuda_elementwise.cuh``: the same for every activation.
+
+A family names, for each operator, a C++ struct of its value and slope, and hands over the C++ that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..registry import ITEMSIZE
+from . import nvrtc
+from .elementwise import Operands
+from .nvrtc import Launch
+
+TYPES = {"float32": "Float32", "float16": "Float16", "bfloat16": "Bfloat16"}
+THREADS, AHEAD = 256, 2  # threads a block, vectors of 16 bytes a thread and input
+SUMMING = 1024  # blocks that share a sum: several for each multiprocessor
+WIDE, DEEP = 32, 32  # a block of `columns`: vectors side by side, and rows that it reads at once
+
+Names = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The launches of a pass, and the integers that end the kernels' arguments. ``work`` is in float64 numbers."""
+
+    launches: tuple[Launch, ...]
+    rows: int
+    n: int
+    groups: int = 1
+    blocks: int = 1
+    each: int = 0
+    work: int = 0
+
+
+def mapped(function: str, dtype: str, rows: int, n: int, first: int = 0, second: int = 0, groups: int = 1) -> Plan:
+    """Any elementwise pass; ``function`` is a wrapper such as ``Forward<Silu>``. ``first`` and ``second`` count the elements
+    of two learned parameters whose gradients are wanted, ``second`` in each of ``groups`` groups of columns."""
+    vectors = rows * -(-n // groups * ITEMSIZE[dtype] // 16)
+    blocks = max(1, -(-vectors // (THREADS * AHEAD)))
+    if not first:
+        kernel = f"map<{function}, {TYPES[dtype]}, {AHEAD}>"
+        return Plan((Launch(kernel, blocks * groups, THREADS),), rows, n, groups, blocks, second)
+    blocks = min(blocks, SUMMING // groups)
+    launches = (
+        Launch(f"map_and_sum<{function}, {TYPES[dtype]}, {AHEAD}>", blocks * groups, THREADS),
+        Launch(f"totals<{TYPES[dtype]}, {first}>", first + second * groups, THREADS),
+    )
+    return Plan(launches, rows, n, groups, blocks, second, (first + second) * groups * blocks)
+
+
+def summed(function: str, dtype: str, rows: int, n: int, total: str | None) -> Plan:
+    """A pass over whole columns; ``total`` is the C++ type of a column's sum, if there is one."""
+    strips = -(-n * ITEMSIZE[dtype] // (16 * WIDE))
+    chunks = max(1, min(SUMMING // strips, -(-rows // DEEP)))
+    each = -(-rows // chunks)
+    chunks = -(-rows // each)
+    launches = [Launch(f"columns<{function}, {TYPES[dtype]}>", strips * chunks, THREADS)]
+    if total:
+        launches.append(Launch(f"column_totals<{TYPES[dtype]}, {total}>", -(-n // 32), THREADS))
+    return Plan(tuple(launches), rows, n, 1, chunks, each, chunks * n if total else 0)
+
+
+def arguments(plan: Plan, given: Operands, work: int) -> list[int]:
+    """The kernels' arguments, in their order."""
+    found: list[int] = []
+    for arrays, count in ((given.inputs, 3), (given.outputs, 2)):
+        for each in (*arrays, *[None] * (count - len(arrays))):
+            found += [each.tensor.data_ptr(), *each.strides] if each else [0, 0, 0]
+    for few in (given.parameters, given.gradients):
+        found += [each.tensor.data_ptr() if each else 0 for each in (*few, None, None)[:2]]
+    return [*found, work, plan.rows, plan.n // plan.groups, plan.groups, plan.blocks, plan.each]
+
+
+def launcher(plan: Plan, source: str, given: Operands, target: str) -> Callable[[], None]:
+    """Compile and load; the callable launches the plan."""
+    import torch
+
+    work = torch.empty(plan.work, dtype=torch.float64, device=target)
+    run = nvrtc.launcher(source, plan.launches, arguments(plan, given, work.data_ptr()), target)
+
+    def launch(kept: Any = (given, work)) -> None:  # the kernels hold bare addresses
+        run()
+
+    return launch
+
+
+def compiled(plan: Plan, source: str, dtype: str, arch: str) -> list[dict[str, Any]]:
+    """What a plan's kernels need of a GPU; see the families' ``compiled``."""
+    found = nvrtc.compile(source, tuple(launch.kernel for launch in plan.launches), arch)
+    return [
+        {
+            "kernel": launch.kernel,
+            "arch": arch,
+            "dtype": dtype,
+            **found.usage[launch.kernel],
+            "compile_seconds": found.seconds / len(found.symbols),
+        }
+        for launch in plan.launches
+    ]
