@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -293,7 +294,7 @@ def compare(arguments: argparse.Namespace) -> int:
         name: value for name in ("margin", "budget", "seed", "patience") if (value := getattr(arguments, name)) is not None
     }
     chosen = engine.Options(which, full, filters(arguments), everything=arguments.all, rebuild=arguments.rebuild, **fields)
-    output = Path(arguments.output or Path("runs", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-compare"))
+    output = Path(arguments.output or Path("runs", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-compare-{os.getpid()}"))
     try:
         found = engine.compare(
             arguments.spec, chosen, output, progress(), lambda text: print(text, file=sys.stderr, flush=True)
@@ -449,7 +450,7 @@ def parser() -> Parser:
         "--patience", type=positive, metavar="SECONDS", help="without a sign of life, until a call hangs; default 60"
     )
     added.add_argument("--markdown", metavar="FILE", help="also write it for a pull request")
-    added.add_argument("--output", metavar="FOLDER", help="default: runs/<UTC time>-compare")
+    added.add_argument("--output", metavar="FOLDER", help="default: runs/<UTC time>-compare-<process>")
     command("ceilings", ceilings, "the roofs of this machine")
     added = command("report", report, "one self-contained HTML page", *some)
     added.add_argument("--asv", action="append", metavar="DIR", help="results of asv")

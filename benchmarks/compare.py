@@ -41,6 +41,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
 
 from . import builds, duel, presets
@@ -541,10 +542,14 @@ class Referee:
         again = {pair for pair in changed if match.judged_by_base_too(*pair, ruler[pair[0]])}
         twice = [item for item in items if (item.operator, item.implementation) in again]
         self.progress.begin("checking", 2 * len(items) + len(twice))
+        stop = Event()
         with ThreadPoolExecutor(2) as pool:
-            base = pool.submit(self._check, "base", items, None)
-            head = pool.submit(self._check, "head", items, None)
-            results = [base.result(), head.result()]
+            futures = [pool.submit(self._check, side, items, None, stop) for side in ("base", "head")]
+            try:
+                results = [each.result() for each in futures]
+            except BaseException:
+                stop.set()
+                raise
         strictly = dict(zip(twice, self._check("head", twice, self.sides["base"]), strict=True))
         results[1] = [worse(one, strictly.get(item, one)) for item, one in zip(items, results[1], strict=True)]
         self.progress.end()
@@ -555,14 +560,14 @@ class Referee:
         }
         return judged(items, results[0], results[1], strict)
 
-    def _check(self, side: str, items: Sequence[Item], card: Path | None) -> list[Record]:
+    def _check(self, side: str, items: Sequence[Item], card: Path | None, stop: Event | None = None) -> list[Record]:
         """A record for each item. After a crash or a hang the rest of its kin is left out."""
         found: dict[Item, Record] = {}
         for kind in dict.fromkeys(item.worker for item in items):
             waiting = [item for item in items if item.worker == kind]
             threads = max(item.threads for item in waiting)
             setting = Setting(tuple(environment.cores()), threads, None, kind != "native", kind == "interpreter")
-            worker = Worker(setting)
+            worker = Worker(setting, stop)
             try:
                 while waiting:
                     job: Record = {"do": "judge", "build": str(self.sides[side]), "card": str(card) if card else None}

@@ -109,6 +109,7 @@ def describe(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
         return
     found = {}
     for name, operator in built.operators().items():
+        pulse.beat("")
         family = operator.package.rpartition(".")[2]
         listed = {}
         for each in built.implementations(name):

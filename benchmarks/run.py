@@ -251,9 +251,9 @@ class Runner:
 
     def _check_share(self, waiting: list[Item], answers: SimpleQueue[Any], stop: Event) -> None:
         kind, threads = waiting[0].worker, max(item.threads for item in waiting)
-        worker = Worker(Setting(tuple(environment.cores()), threads, None, kind != "native", kind == "interpreter"))
+        worker = Worker(Setting(tuple(environment.cores()), threads, None, kind != "native", kind == "interpreter"), stop)
         try:
-            while waiting and not stop.is_set():
+            while waiting:
                 answered = 0
                 try:
                     job = {"do": "check", "items": [asdict(item) for item in waiting]}
@@ -261,8 +261,6 @@ class Runner:
                         for answer in found:
                             answers.put((waiting[answered], answer["record"]))
                             answered += 1
-                            if stop.is_set():
-                                return
                     return
                 except Died as death:
                     item = waiting[answered]

@@ -23,7 +23,7 @@ from .lookup import load as implementations
 from .lookup import operators
 from .measure.statistics import CONFIDENCE, LEAST, ranks
 from .measure.verdict import INCONCLUSIVE, Interval, quantile
-from .presets import Filters, asked
+from .presets import Filters, asked, shape
 from .record import RUN, Record, key, read
 
 APART = "the sides did not take turns"
@@ -164,7 +164,8 @@ def compare(base: Side, head: Side, margin: float = 0.02, filters: Filters | Non
 
 def passes(record: Mapping[str, Any], filters: Filters) -> bool:
     """Whether the filters leave a record; what it doesn't state can't be asked for."""
-    return all(record.get(name) is None or asked(filters, name, record[name]) for name in filters)
+    stated = {**record, "shape": shape(record["axes"]) if record.get("axes") else None}
+    return all(asked(filters, name, stated.get(name)) for name in filters)
 
 
 def measured(record: Record) -> bool:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 from .measure import environment
@@ -30,6 +31,10 @@ class Died(Exception):
     def __init__(self, status: str, side: str, reason: str) -> None:
         super().__init__(reason)
         self.status, self.side, self.reason = status, side, reason
+
+
+class Stopped(Exception):
+    """Whoever waited for a worker was told to stop; the worker is killed."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,11 @@ def pinned(cores: Sequence[int], command: Sequence[str], **options: Any) -> subp
 
 
 class Worker:
-    """A worker process. ``ask`` starts it when there is none; ``close`` ends it."""
+    """A worker process. ``ask`` starts it when there is none; ``close`` ends it. ``stop``, set by another thread, ends the
+    waiting for an answer."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
+    def __init__(self, setting: Setting, stop: Event | None = None) -> None:
+        self.setting, self.stop = setting, stop
         self.limit = int(SHARE * environment.memory()["available"])
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -96,10 +102,11 @@ class Worker:
         self._rest = b""
 
     def ask(self, job: Mapping[str, Any], patience: float) -> Generator[Answer, None, None]:
-        """Yield a job's answers. Raises ``Died`` when the worker crashes, takes too much memory, or shows no sign of life
-        for ``patience`` seconds; it is then gone, and the next ``ask`` starts another."""
+        """Yield a job's answers. Raises ``Stopped`` when told to, and ``Died`` when the worker crashes, takes too much memory,
+        or shows no sign of life for ``patience`` seconds; it is then gone, and the next ``ask`` starts another."""
         if self.process is None:
             self.start()
+        assert self.process is not None
         try:
             os.write(self._jobs, json.dumps(job).encode() + b"\n")
         except BrokenPipeError:
@@ -108,6 +115,9 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
             while True:
+                if self.stop and self.stop.is_set():
+                    self.process.kill()
+                    raise Stopped
                 if selector.select(WATCH):
                     if not (read := os.read(self._answers, 1 << 20)):
                         raise self._died()

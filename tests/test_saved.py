@@ -218,6 +218,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert document["took_turns"] is False and document["exit_code"] == 1 and document["counts"]["measured"] == 30
     assert written[1].read_text().startswith("**slower")
     assert cli.main(["compare", str(base), str(head), "--backend", "numpy"]) == cli.OK
+    assert cli.main(["compare", str(base), str(head), "--shape", "1x1024", "--json", str(written[0])]) == cli.SLOWER
+    assert json.loads(written[0].read_text())["counts"]["planned"] == 3
     assert cli.main(["compare", str(base), str(head), "--margin", "50%"]) == cli.OK
 
 
