@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import pandas as pd
 import pytest
 
 from ulproof.reports import load, render, verdicts
+
+HERE = Path(__file__).parent
+CHROMIUM: dict[str, Any] = runpy.run_path(str(HERE / "chromium.py"))
+Row = dict[str, Any]
 
 
 def row(
@@ -99,3 +104,18 @@ def test_a_huge_change_stays_on_the_plot(tmp_path: Path, ratio: float) -> None:
     page = render(compared(tmp_path / "run", [row("simd/auto", "slower", ratio)]))
     x = [float(each) for each in re.findall(r"translate\((-?[\d.]+)", page)]
     assert all(-1 <= each <= 605 for each in x)
+
+
+@pytest.mark.skipif(CHROMIUM["PROGRAM"] is None, reason="Chromium is not installed")
+def test_verdicts_and_history_fit_a_browser(tmp_path: Path) -> None:
+    compared(tmp_path / "comparison")
+    runs = runpy.run_path(str(HERE / "test_history.py"))["write"](tmp_path, 6, {"simd/auto": lambda number: 1.0 + (number > 2)})
+    file = tmp_path / "report.html"
+    file.write_text(render(load([tmp_path / "comparison", *runs])))
+    with CHROMIUM["browser"]() as page:
+        for width in (400, 1400):
+            page.show(width)
+            page.open(file)
+            assert page.run("document.scrollingElement.scrollWidth") <= width
+            assert page.run("document.querySelectorAll('#verdicts svg text, #history svg text').length") > 10
+        assert set(page.requests) == {file.as_uri()} and page.errors == []
