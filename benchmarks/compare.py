@@ -59,7 +59,8 @@ from .tables import columns, quantity
 
 FORMAT = 1
 SLACK = 0.25  # ULPs, or that share of base's where those are more: how much worse than base head may be within its bound
-SLICE = (0.03, 0.3)  # seconds of one workload in one restart, at least and at most
+SLICE = (0.03, 0.3, 1.0)  # seconds of one workload in one restart: at least, at most, and at most where calls are slow
+ENOUGH = 30  # rounds of a restart, where calls are slow
 PASSES = 12  # restarts that a budget is shared out for
 NEW, REMOVED = "new", "removed"
 IDENTICAL = "identical code"
@@ -284,6 +285,11 @@ class Contest:
     def cost(self) -> float:
         """Seconds of one restart, as far as is known."""
         return self.used / len(self.trial.heads) if self.trial.heads else 0.0
+
+    def slice(self, share: float) -> float:
+        """Seconds that the next restart may take, if its share of what is left of the budget is so many."""
+        most = max(SLICE[1], min(SLICE[2], ENOUGH * self.used / self.rounds)) if self.rounds else SLICE[1]
+        return min(max(share, SLICE[0]), most)
 
     def learn(self, answer: Mapping[str, Any]) -> None:
         """Take in what a restart said."""
@@ -615,9 +621,9 @@ class Referee:
                 left = self.options.budget - (time.monotonic() - begin)
                 if not playing or left <= 0:
                     break
-                seconds = min(max(left / PASSES / len(playing), SLICE[0]), SLICE[1])
-                share = left / FIRST if first else left
-                if not self._restart(playing, seconds, time.monotonic() + share, generator):
+                share = left / PASSES / len(playing)
+                until = time.monotonic() + (left / FIRST if first else left)
+                if not self._restart(playing, share, until, generator):
                     break  # what is left of the budget is too little for any of them
                 if first:
                     playing = self._admitted(playing, self.options.budget - (time.monotonic() - begin))
@@ -646,7 +652,7 @@ class Referee:
             each.trial.workloads = len(judging)
         return judging + [each for each in playing if each.done]
 
-    def _restart(self, playing: Sequence[Contest], seconds: float, until: float, generator: Random) -> int:
+    def _restart(self, playing: Sequence[Contest], share: float, until: float, generator: Random) -> int:
         """One restart of the processes that play these contests, one after the other as far as time goes; returns how many it
         was enough for."""
         played, last = 0, None
@@ -654,6 +660,7 @@ class Referee:
             team = {side: Worker(setting) for side in self.sides}
             try:
                 for each in (each for each in playing if each.setting == setting):
+                    seconds = each.slice(share)
                     if time.monotonic() + (each.cost or expected(each, last, seconds)) >= until:
                         continue
                     played, last = played + 1, each
