@@ -260,7 +260,7 @@ class Clock:
 class Invented:
     """A worker whose kernels take invented seconds; ``Clock`` passes as they would."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, stop: Any = None) -> None:
         self.setting = setting
 
     def ask(self, job: Mapping[str, Any], patience: float) -> Iterator[dict[str, Any]]:
