@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BUDGETS = {"quick": 90.0, "standard": None, "full": None}  # seconds of measuring
 CEILING_SECONDS = 3.0  # for each thread count
 STRIKES = {"crashed": 1, "timeout": 3}  # at three, an implementation is not tried again in this run
+KEPT = 4  # workers: one and several threads, on two ISAs
 MARGIN = 0.05  # a result is suspect when it is faster than its roof by more than this and the noise
 
 
@@ -178,11 +179,12 @@ class Runner:
     # Workers
 
     def worker(self, setting: Setting) -> Worker:
-        """The worker of a setting; only one is kept, so that none lies in the way of what is measured."""
-        if setting not in self.workers:
-            self.close()
-            self.workers[setting] = Worker(setting)
-        return self.workers[setting]
+        """The worker of a setting. The last few are kept, asleep: each start imports torch again."""
+        known = self.workers.pop(setting) if setting in self.workers else Worker(setting)
+        self.workers[setting] = known
+        while len(self.workers) > KEPT:
+            self.workers.pop(next(iter(self.workers))).close()
+        return known
 
     def close(self) -> None:
         for each in self.workers.values():

@@ -17,7 +17,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 
 from .measure import caches, environment, statistics
 from .measure.sampling import Effort, OverBudget, Rotation, Sampler, hot, settled, take_turns
+from .measure.statistics import LEAST
 
 PULSE = 256  # bytes: a counter, then the name of the side at work
 TWIN = " (twin)"
@@ -109,8 +110,11 @@ class Timing:
         operator = next(iter(self.lookup.values())).operator
         self.card = operator.passes[job["pass"]]
         self.gpu = job["target"].startswith("cuda")
+        self.nbytes = self.card.nbytes(job["axes"], job["dtype"])
+        self.beyond = job["cache"] != "hot" and caches.beyond(self.nbytes)
         self.failures: dict[str, Answer] = {}
         self.extra: dict[str, Answer] = {}
+        self.costs: dict[str, float] = {}  # seconds of the first call
         drawn = stress.inputs(operator, job["pass"], job["axes"], job["dtype"], "normal", job["seed"])
         self.inputs = self.place(tuple(aligned_copy(array) for array in drawn))
         self.outputs = self.fresh_outputs()
@@ -142,14 +146,33 @@ class Timing:
             before, begin = reset_peak(), time.perf_counter()
             try:
                 call = self.bind(name, self.inputs, self.outputs)
+                bound = time.perf_counter()
                 call()
                 self.wait()
+                self.costs[name] = time.perf_counter() - bound
             except Exception as error:
                 self.fail(name, error)
                 continue
             self.extra[name] = {"first_seconds": time.perf_counter() - begin, "peak_bytes": peak() - before if before else None}
             found[name] = call
         return found
+
+    def affordable(self, calls: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
+        """Without the slowest sides, where the fewest rounds of all would take more than half of what is left for them: a slow
+        one would cost the others their row, and the workloads after this one theirs. On a GPU first calls say nothing."""
+        kept, each = dict(calls), (1 if self.beyond else 2) * (LEAST + 1)
+        left = self.job["limit"] - self.used()
+        while len(kept) > 1 and not self.gpu:
+            if each * (sum(self.costs[name] for name in kept) + self.costs[self.twin(kept)]) <= left / 2:
+                break
+            slowest = max(kept, key=lambda name: self.costs[name])
+            del kept[slowest]
+            self.failures[slowest] = {"status": "not measured", "reason": "budget: too slow for its share"}
+        return kept
+
+    def twin(self, calls: Collection[str]) -> str:
+        """The side that is timed against itself: the one that was asked for, if it can be."""
+        return str(self.job["twin"] if self.job["twin"] in calls else next(iter(calls)))
 
     def fail(self, name: str, error: Exception) -> None:
         status = "unavailable" if type(error) is RuntimeError and "can't run here" in str(error) else "crashed"
@@ -163,19 +186,18 @@ class Timing:
 
     def samplers(self, calls: Mapping[str, Callable[[], Any]], cache: str) -> tuple[dict[str, Sampler], int | None]:
         """A sampler per side, the twin's among them, and the most calls that one sample may take."""
-        twin = self.job["twin"] if self.job["twin"] in calls else next(iter(calls))
+        twin = self.twin(calls)
         if self.gpu:
             from .measure import gpu
 
             apart = self.bind(twin, self.fresh_inputs(), self.fresh_outputs())
             timers = {**calls, twin + TWIN: apart}
             return {name: gpu.sampler(call, cache, self.job["target"]) for name, call in timers.items()}, None
-        nbytes = self.card.nbytes(self.job["axes"], self.job["dtype"])
-        if cache == "hot" or caches.beyond(nbytes):
+        if cache == "hot" or self.beyond:
             sides = dict(calls)
             sides[twin + TWIN] = self.bind(twin, self.fresh_inputs(), self.fresh_outputs())
             return {name: hot(call) if cache == "hot" else Rotation(1).sampler([call]) for name, call in sides.items()}, None
-        count, evicted = caches.copies(nbytes)
+        count, evicted = caches.copies(self.nbytes)
         buffers, others = ([(self.fresh_inputs(), self.fresh_outputs()) for _ in range(count)] for _ in range(2))
         every = (array for inputs, outputs in (*buffers, *others) for array in (*inputs, *outputs))
         rotation = Rotation(count, caches.evictor(every) if evicted else None)
@@ -224,7 +246,7 @@ class Timing:
 
     def answers(self) -> Iterator[Answer]:
         job, taken, noise, reason = self.job, {}, None, None
-        calls = self.bound()
+        calls = self.affordable(self.bound())
         if calls:
             sides, most = self.samplers(calls, job["cache"])
             sides = self.undisturbed(sides)

@@ -270,6 +270,49 @@ def test_getting_ready_counts_as_measuring(family: Path, monkeypatch: pytest.Mon
     assert limits == [14.0]
 
 
+@pytest.mark.parametrize(
+    ("limit", "measured"),
+    [
+        (1000.0, {"numpy/steady", "numpy/raises", "numpy/talker"}),
+        (200.0, {"numpy/steady", "numpy/talker"}),
+        (30.0, {"numpy/talker"}),
+    ],
+)
+def test_sides_that_are_too_slow_do_not_cost_the_others_their_rows(
+    family: Path, monkeypatch: pytest.MonkeyPatch, limit: float, measured: set[str]
+) -> None:
+    """A first call takes 1, 4 and 0.5 s by an invented clock. Of hot sides the fewest rounds are 18 calls, the twin's too."""
+    now = [0.0]
+    costs = {"numpy/steady": 1.0, "numpy/raises": 4.0, "numpy/talker": 0.5}
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(worker, "take_turns", lambda sides, effort, **_: dict.fromkeys(sides, {"median": 1.0}))
+
+    def bind(timing: worker.Timing, name: str, *arrays: Any) -> Any:
+        return lambda: now.__setitem__(0, now[0] + costs[name])
+
+    monkeypatch.setattr(worker.Timing, "bind", bind)
+    job: dict[str, Any] = {"operator": "twice", "pass": "forward", "dtype": "float32", "axes": {"rows": 2, "n": 64}}
+    job |= {"target": "cpu", "threads": 1, "cache": "hot", "twin": "numpy/steady", "seed": 0, "precision": 0.01}
+    job |= {"as_called": False, "sides": dict.fromkeys(costs), "seconds": 1.0, "limit": limit}
+    with tempfile.TemporaryFile() as shared:
+        shared.truncate(worker.PULSE)
+        *answers, _ = worker.timing(job, worker.Pulse(shared.fileno()))
+    assert {each["side"] for each in answers if "seconds" in each} == measured
+    assert {each.get("reason") for each in answers} - {None} <= {"budget: too slow for its share"}
+    assert {each["side"] for each in answers} == set(costs)
+
+
+def test_the_last_workers_are_kept() -> None:
+    runner = run.Runner(run.Unsaved(), run.Options())
+    settings = [Setting((0,), threads) for threads in range(1, run.KEPT + 2)]
+    first, *others = [runner.worker(setting) for setting in settings[: run.KEPT]]
+    assert runner.worker(settings[0]) is first
+    runner.worker(settings[run.KEPT])
+    assert runner.worker(settings[0]) is first, "used last but one"
+    assert runner.worker(settings[1]) is not others[0], "its place was needed"
+    assert len(runner.workers) == run.KEPT
+
+
 def test_kernels_that_were_compiled_are_in_every_run(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ULPROOF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(presets, "workloads", lambda operator, preset, filters: [])
