@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -188,11 +189,23 @@ def test_asvs_table_is_read(study: ModuleType) -> None:
         "bench_operators.SoftmaxCpu.time_forward('softmax:simd/auto', 'cpu', 'float32', '1x1024') |\n"
         "|          | 1.00±0ms              | 1.02±0ms                |    1.02 | "
         "bench_operators.LogSoftmaxCpu.time_forward('log_softmax:simd/auto', 'cpu', 'float32', '4096x1024') |\n"
+        "|          | n/a                   | n/a                     | n/a     | "
+        "bench_operators.SoftmaxCpu.time_forward('softmax:simd/auto', 'cpu', 'float32', '1x65536') |\n"
+        "| -        | 9.00±0ms              | 1.00±0ms                | 0.11    | "
+        "bench_operators.SoftmaxCpu.time_forward('softmax:simd/two-pass', 'cpu', 'float32', '1x1024') |\n"
     )
     assert [(row["workload"], row["verdict"]) for row in study.asv_rows(text)] == [
         ("softmax 1x1024 t1", "slower"),
         ("log_softmax 4096x1024 t1", "same"),
     ]
+
+
+def test_asv_is_asked_for_what_the_study_compares_alone(study: ModuleType) -> None:
+    pattern = study.asv_bench(study.several(("softmax",), ("1x1024",)))
+    row = "{}.time_forward('softmax:simd/{}', 'cpu', 'float32', '{}')"
+    assert re.search(pattern, row.format("bench_operators.SoftmaxCpu", "auto", "1x1024"))
+    for other in (("LogSoftmaxCpu", "auto", "1x1024"), ("SoftmaxCpu", "two-pass", "1x1024"), ("SoftmaxCpu", "auto", "1x10240")):
+        assert not re.search(pattern, row.format(f"bench_operators.{other[0]}", *other[1:]))
 
 
 def test_a_comparisons_answer_is_read(study: ModuleType, place: Any, monkeypatch: pytest.MonkeyPatch) -> None:

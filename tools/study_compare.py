@@ -326,11 +326,8 @@ def ulproof(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[
     return done.returncode, rows
 
 
-def asv(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[Line]]:
-    """One ``asv continuous``, in an environment that borrows this one's packages; both factors from the same samples."""
-    import sysconfig
-
-    site = sysconfig.get_path("purelib")
+def asv_config(place: Place) -> Path:
+    """A configuration of asv whose environment borrows this one's packages, so that only the kernels differ."""
     borrowed = [path for path in sys.path if path.endswith("site-packages")]
     settings = {
         "version": 1,
@@ -338,7 +335,7 @@ def asv(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[Line
         "repo": str(place.clone),
         "branches": ["plain"],
         "environment_type": "virtualenv",
-        "install_timeout": 1200,
+        "install_timeout": 3600,
         "benchmark_dir": str(place.clone / "benchmarks"),
         **{f"{name}_dir": str(place.folder / "asv" / name) for name in ("env", "results", "html")},
         "build_cache_size": 8,
@@ -349,7 +346,6 @@ def asv(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[Line
         "install_command": [f"python {place.folder / 'install.py'} {{wheel_file}}"],
         "uninstall_command": [f"python {place.folder / 'install.py'}"],
     }
-    assert site in borrowed
     (place.folder / "borrow.py").write_text(
         "import pathlib, sys, sysconfig\n"
         "pathlib.Path(sysconfig.get_path('purelib'), 'borrowed.pth').write_text('\\n'.join(sys.argv[1:]) + '\\n')\n"
@@ -362,22 +358,44 @@ def asv(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[Line
     )
     config = place.folder / "asv.conf.json"
     config.write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "asv", "machine", "--yes", "--config", config]
+    subprocess.run(command, cwd=place.clone, check=True, capture_output=True)
+    return config
+
+
+def asv_bench(workloads: Iterable[Workload]) -> str:
+    operators = dict.fromkeys(each.operator.title().replace("_", "") + "Cpu" for each in workloads)
+    shapes = dict.fromkeys(each.shape for each in workloads)
+    return rf"bench_operators\.({'|'.join(operators)})\.time_forward\(.*simd/auto.*'({'|'.join(shapes)})'"
+
+
+def asv_prepare(place: Place, heads: Iterable[str]) -> None:
+    """Have asv build what its trials compare, so that they don't: it keeps the wheels."""
+    config = asv_config(place)
+    for name in heads:
+        commit = git(place.clone, "rev-parse", name)
+        if not list((place.folder / "asv").glob(f"env/*/asv-build-cache/{commit}/*.whl")):
+            print(f"{name}: building for asv", flush=True)
+            bench = asv_bench(several(OPERATORS[:1], DRIVEN[:1]))
+            command = [sys.executable, "-m", "asv", "run", "--quick", "--config", config, "--bench", bench, f"{name}^!"]
+            subprocess.run(command, cwd=place.clone, capture_output=True)
+
+
+def asv(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[Line]]:
+    """One ``asv continuous``; both factors from the same samples."""
+    config = asv_config(place)
     shutil.rmtree(place.folder / "asv" / "results", ignore_errors=True)
-    shapes = "|".join(dict.fromkeys(each.shape for each in experiment.driven))
-    classes = "|".join(dict.fromkeys(each.operator.title().replace("_", "") + "Cpu" for each in experiment.driven))
-    bench = rf"({classes})\.time_forward\(.*simd/auto.*'({shapes})'"
-    here = [sys.executable, "-m", "asv"]
-    place_machine = subprocess.run(
-        [*here, "machine", "--yes", "--config", config], cwd=place.clone, capture_output=True, text=True
-    )
-    if place_machine.returncode:
-        raise RuntimeError(f"asv machine: {place_machine.stderr.strip()[-400:]}")
-    done = place.run([*here, "continuous", "--config", config, "--bench", bench, "--factor", 1.05, "plain", experiment.head])
+    here, sides = [sys.executable, "-m", "asv"], ["plain", experiment.head]
+    asv_config(place)
+    options = ["--config", config, "--factor"]
+    done = place.run([*here, "continuous", "--bench", asv_bench(experiment.driven), *options, 1.05, *sides])
     rows: list[Line] = []
+    asked = {str(each) for each in experiment.driven}
     for factor in (1.1, 1.05):
-        told = place.run([*here, "compare", "--config", config, "--factor", factor, "plain", experiment.head])
-        rows += [{**row, "rule": f" {factor}"} for row in asv_rows(told.stdout)]
-    if not rows:
+        command = [*map(str, here), "compare", *map(str, options), str(factor), *sides]
+        told = subprocess.run(command, cwd=place.clone, capture_output=True, text=True)
+        rows += [{**row, "rule": f" {factor}"} for row in asv_rows(told.stdout) if row["workload"] in asked]
+    if len(rows) != 2 * len(asked):
         raise RuntimeError(f"exit code {done.returncode}: {(done.stdout + done.stderr).strip()[-400:]}")
     return done.returncode, rows
 
@@ -387,7 +405,7 @@ def asv_rows(text: str) -> list[Line]:
     rows = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if not line.startswith("|") or len(cells) != 5 or "time_forward" not in cells[4]:
+        if not line.startswith("|") or len(cells) != 5 or "simd/auto" not in cells[4] or cells[3] == "n/a":
             continue
         name, _, rest = cells[4].partition(".time_forward(")
         words = [word.strip(" ')") for word in rest.split(",")]
@@ -517,12 +535,19 @@ def carry_out(
     """Run the trials that the file has not yet, each a line; after ``deadline`` none is begun. One that fails says why."""
     done = finished(place, commit)
     waiting = [trial for trial in trials if trial.key not in done]
+    ruler = git(ROOT, "rev-parse", "HEAD")
     for position, trial in enumerate(waiting, 1):
         if clock() > deadline:
             print(f"out of time: {len(waiting) - position + 1} trials are left for another call")
             return
         experiment = experiments[trial.experiment]
-        line: Line = {"experiment": trial.experiment, "arm": trial.arm, "number": trial.number, "commit": commit}
+        line: Line = {
+            "experiment": trial.experiment,
+            "arm": trial.arm,
+            "number": trial.number,
+            "commit": commit,
+            "ruler": ruler,
+        }
         begin, before = clock(), ticks()
         with busy(experiment.loaded):
             try:
@@ -788,6 +813,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if "inaccurate" in given.only:
             worse(place, commit)
+        if "asv" in given.arm:
+            asv_prepare(place, dict.fromkeys(["plain", *(EXPERIMENTS[trial.experiment].head for trial in trials)]))
         carry_out(trials, EXPERIMENTS, place, commit, deadline=deadline)
         complete = {trial.key for trial in trials} <= finished(place, commit)
     given.page.write_text(fill(given.page.read_text(), read(place.trials)))
