@@ -153,7 +153,8 @@ def plant(clone: Path, commit: str, plants: Mapping[str, tuple[Edit, ...]] = PLA
 OPERATORS = ("softmax", "log_softmax")
 DRIVEN = ("1x1024", "1x65536", "1x1048576", "4096x1024", "1x16777216")  # that asv and pytest-benchmark drive, one thread
 SHAPES = ("1x1024", "1x4096", "1x16384", "1x65536", "1x262144", "1x1048576", "4096x128", "1x4194304", "4096x1024", "1x16777216")
-SHORT = ("1x1024", "1x4096", "1x16384", "1x65536", "1x262144")
+SINGLE = tuple(shape for shape in SHAPES if shape.startswith("1x"))  # one row: what the plants slow down evenly
+SHORT = ("1x4096", "1x16384", "1x65536", "1x262144")
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "slower-5",
         "a planted slowdown of 5%",
         "found in at least 99%",
-        several(OPERATORS, SHAPES) + several(OPERATORS, ("4096x1024", "1x16777216"), (2,)),
+        several(OPERATORS, SINGLE) + several(OPERATORS, SINGLE[-3:], (2,)),
         300,
-        (13, 1),
+        (14, 1),
         120,
     ),
     "slower-3": Experiment(
@@ -241,15 +242,15 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "found in at least 90%",
         several(OPERATORS, SHORT),
         100,
-        (10, 1),
-        50,
+        (13, 1),
+        40,
         0.003,
     ),
     "loaded": Experiment(
         "identical",
         "identical code, while another process keeps the other core busy",
         "no false verdict",
-        several(OPERATORS, SHORT + ("1x1048576",)),
+        several(OPERATORS, ("1x1024", *SHORT, "1x1048576")),
         100,
         (9, 1),
         60,
@@ -506,13 +507,16 @@ def append(path: Path, line: Line) -> None:
         file.write(("\n" if cut else "") + json.dumps(line) + "\n")
 
 
-def planned(experiments: Mapping[str, Experiment], arms: Sequence[str], quick: bool, beside: int) -> list[Trial]:
+def planned(
+    experiments: Mapping[str, Experiment], arms: Sequence[str], quick: bool, beside: int, first: int = 0
+) -> list[Trial]:
     """Every trial, in an order drawn by ``SEED``. The other gates get ``beside`` invocations at most."""
     found = []
     for name, experiment in experiments.items():
         for arm in arms:
             runs = experiment.runs[quick]
-            found += [Trial(name, arm, number) for number in range(runs if arm == "ulproof" else min(runs, beside))]
+            count = runs if arm == "ulproof" else min(runs, beside)
+            found += [Trial(name, arm, first + number) for number in range(count)]
     random.Random(SEED).shuffle(found)
     return found
 
@@ -646,12 +650,13 @@ def right(experiment: Experiment, row: Line) -> bool:
 
 
 def verdicts(lines: Iterable[Line], experiment: str, arm: str, rule: str) -> list[Line]:
+    asked = {str(each) for each in EXPERIMENTS[experiment].workloads}
     return [
         row
         for line in lines
         if (line.get("experiment"), line.get("arm")) == (experiment, arm)
         for row in line["rows"]
-        if row.get("rule", "") == rule
+        if row.get("rule", "") == rule and row["workload"] in asked
     ]
 
 
@@ -774,6 +779,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=[*EXPERIMENTS, "inaccurate"], default=[*EXPERIMENTS, "inaccurate"])
     parser.add_argument("--arm", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--beside", type=int, default=10, help="invocations of each other gate at most (default 10)")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first invocation, to add some")
     parser.add_argument("--minutes", type=float, help="begin no trial after that many; with --quick 20")
     parser.add_argument("--commit", default="HEAD", help="what the plants start from (default HEAD)")
     parser.add_argument("--folder", type=Path, default=Path(".study"))
@@ -799,17 +805,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plant(place.clone, commit)
         for name in ("plain", *PLANTS):
             side(place, name)
-        heads = [given.confirm] if given.confirm else [name for name in given.only if name.startswith("slower")]
-        known = {(line.get("plant"), line.get("workload"), line.get("commit")) for line in read(place.trials)}
-        for head in heads:
-            asked = [each for each in EXPERIMENTS[head].workloads if (head, str(each), commit) not in known]
-            seconds = min(given.seconds, 3.0) if given.quick else given.seconds
-            for line in confirm(place, head, asked, seconds) if asked else ():
-                append(place.trials, line | {"commit": commit})
         if given.confirm:
+            sizes(place, commit, [given.confirm], given.seconds)
             return 0
         trials = planned(
-            {name: EXPERIMENTS[name] for name in given.only if name in EXPERIMENTS}, given.arm, given.quick, given.beside
+            {name: EXPERIMENTS[name] for name in given.only if name in EXPERIMENTS},
+            given.arm,
+            given.quick,
+            given.beside,
+            given.first,
         )
         if "inaccurate" in given.only:
             worse(place, commit)
@@ -817,9 +821,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asv_prepare(place, dict.fromkeys(["plain", *(EXPERIMENTS[trial.experiment].head for trial in trials)]))
         carry_out(trials, EXPERIMENTS, place, commit, deadline=deadline)
         complete = {trial.key for trial in trials} <= finished(place, commit)
+        if complete or given.quick:
+            sizes(
+                place, commit, [name for name in given.only if name.startswith("slower")], 3.0 if given.quick else given.seconds
+            )
     given.page.write_text(fill(given.page.read_text(), read(place.trials)))
     print(given.page)
     return 0 if complete else 3
+
+
+def sizes(place: Place, commit: str, heads: Iterable[str], seconds: float) -> None:
+    """Measure how large these plants are, where that is not known yet."""
+    known = {(line.get("plant"), line.get("workload"), line.get("commit")) for line in read(place.trials)}
+    for head in heads:
+        asked = [each for each in EXPERIMENTS[head].workloads if (head, str(each), commit) not in known]
+        for line in confirm(place, head, asked, seconds) if asked else ():
+            append(place.trials, line | {"commit": commit})
 
 
 def worse(place: Place, commit: str) -> None:
