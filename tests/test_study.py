@@ -181,6 +181,12 @@ def test_verdicts_are_counted_as_the_targets_say(study: ModuleType) -> None:
     assert "| 1/3 | 1/4 |" in study.by_workload(lines)
 
 
+def test_trials_of_a_busy_machine_stand_apart(study: ModuleType) -> None:
+    lines = [{"arm": "asv", "load": 1.5, "number": 1}, {"arm": "asv", "load": 9.0, "number": 2}, {"plant": "slower-5"}]
+    assert [line.get("number") for line in study.calm(lines)] == [1, None]
+    assert [line.get("number") for line in study.calm(lines, False)] == [2, None]
+
+
 def test_asvs_table_is_read(study: ModuleType) -> None:
     text = (
         "| Change   | Before [0] <plain>    | After [1] <slower-5>    |   Ratio | Benchmark (Parameter)    |\n"
@@ -242,6 +248,6 @@ def test_only_the_marked_parts_of_the_page_are_written(study: ModuleType) -> Non
 
 def test_the_page_has_every_part(study: ModuleType, root: Path) -> None:
     text = (root / "docs" / "trust.md").read_text()
-    for name in ("machine", "conditions", "trusted", "same", "by_workload", "plants", "accuracy"):
+    for name in study.PARTS:
         assert f"<!-- study: {name} -->" in text
     study.fill(text, [])

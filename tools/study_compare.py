@@ -320,7 +320,7 @@ def ulproof(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[
     for row in json.loads(answer.read_text())["rows"]:
         name = f"{row['operator']} {'x'.join(map(str, row['axes'].values()))} t{row.get('threads') or 1}"
         if name in asked:
-            kept = ("ratio", "twin", "restarts", "reason", "base_seconds", "base_ulp", "head_ulp")
+            kept = ("ratio", "twin", "ratios", "twin_ratios", "restarts", "reason", "base_seconds", "base_ulp", "head_ulp")
             rows.append(
                 {"workload": name, "verdict": row["verdict"] or row["status"], **{each: row.get(each) for each in kept}}
             )
@@ -757,18 +757,36 @@ def accuracy(lines: Sequence[Line]) -> str:
     return f"Exit code 2 in {codes.count(2)} of {len(codes)} trials{ulps}."
 
 
+BUSY = 3.0  # load average from which others are at work: a comparison alone, with two threads, comes to 2
+
+
+def calm(lines: Iterable[Line], wanted: bool = True) -> list[Line]:
+    """The trials during which the machine did little else (or, with ``wanted`` false, much), and all other lines."""
+    return [line for line in lines if "arm" not in line or (line["load"] < BUSY) == wanted]
+
+
+PARTS: Mapping[str, Callable[[Sequence[Line]], str]] = {
+    "machine": lambda lines: machine(),
+    "conditions": lambda lines: conditions(calm(lines)),
+    "trusted": lambda lines: trusted(calm(lines)),
+    "same": lambda lines: same(calm(lines)),
+    "by_workload": lambda lines: by_workload(calm(lines)),
+    "busy_conditions": lambda lines: conditions(calm(lines, False)),
+    "busy": lambda lines: trusted(calm(lines, False)),
+    "accuracy": accuracy,
+    "plants": plants,
+}
+
+
 def fill(text: str, lines: Sequence[Line]) -> str:
     """The page with what stands between ``<!-- study: NAME -->`` and ``<!-- end -->`` written anew."""
-    parts = {"machine": lambda _: machine()} | {
-        each.__name__: each for each in (trusted, same, by_workload, plants, conditions, accuracy)
-    }
     pieces = text.split("<!-- study: ")
     for number, piece in enumerate(pieces[1:], 1):
         name, _, rest = piece.partition(" -->")
         _, end, after = rest.partition("<!-- end -->")
-        if name not in parts or not end:
+        if name not in PARTS or not end:
             raise ValueError(f"the page has no end of, or nothing to write for, {name!r}")
-        pieces[number] = f"{name} -->\n{parts[name](lines)}\n{end}{after}"
+        pieces[number] = f"{name} -->\n{PARTS[name](lines)}\n{end}{after}"
     return "<!-- study: ".join(pieces)
 
 
