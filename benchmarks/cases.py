@@ -42,11 +42,11 @@ FAMILY = ("numpy/three-pass", "simd/auto", "peer/torch-eager", "triton/fused", "
 
 ACTIVATION = Case(
     ("numpy/direct", "peer/torch-eager", "triton/fused", "cuda/fused"),
-    ("65536", "16777216"),
+    ("65536", "8388608"),
     ("n",),
     full=tuple(str(1 << power) for power in range(4, 27)),
 )
-ROWS = Case(ACTIVATION.implementations, ("16x4096", "2048x8192"), full=("65536x256", "512x32768", "2048x11008"))
+ROWS = Case(ACTIVATION.implementations, ("16x4096", "1024x8192"), full=("65536x256", "512x32768", "2048x11008"))
 BY_ROWS = replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager", "triton/fused", "cuda/fused"))
 
 CASES: Mapping[str, Case] = {
@@ -77,7 +77,7 @@ CASES: Mapping[str, Case] = {
     "reglu": ROWS,
     "fatrelu_and_mul": ROWS,
     "poly_norm": replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager")),
-    "topk_relu": Case(("numpy/partition", "peer/torch-eager"), ("16x3072", "512x11008"), full=ROWS.full),
+    "topk_relu": Case(("numpy/partition", "peer/torch-eager"), ("16x3072", "64x11008"), full=ROWS.full),
     "bias_gelu": BY_ROWS,
     "bias_silu": BY_ROWS,
     "bias_relu2": BY_ROWS,

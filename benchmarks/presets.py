@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from .cases import CASES
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ulproof.impls.registry import Implementation, Operator
 
 PRESETS = ("quick", "standard", "full")
+SLOW_ELEMENTS = 1 << 20  # up to which the quick preset times the slow, too
 LARGE = 16 << 20  # bytes from which a workload is also worth several threads
 FILTERS = ("backend", "target", "isa", "dtype", "pass", "shape", "threads")
 # Where the noise floor comes from, the first of these that takes part: steady, and about as fast as what is compared.
@@ -154,6 +156,7 @@ def jobs(
                         (implementation.name, its)
                         for implementation, its in sides(chosen, target, isa, isa in (None, isas[0]), threads, preset)
                         if dtype in implementation.dtypes and pass_ in implementation.passes
+                        if not (implementation.slow and preset == "quick" and prod(axes.values()) > SLOW_ELEMENTS)
                     ]
                     if not taking:
                         continue

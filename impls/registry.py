@@ -88,6 +88,7 @@ class Implementation:
 
     ``bound`` is its own largest error in ULPs by (pass, dtype), tested; ``None`` means it promises nothing (a peer).
     ``vouched`` marks those whose wrongness is our fault and fails a check.
+    ``slow`` ones are left out of the quick preset where a call would take a good part of its budget.
     ``moved`` gives the bytes the algorithm moves, ``exps`` the exponentials it evaluates, each from (pass, axes, dtype).
     """
 
@@ -99,6 +100,7 @@ class Implementation:
     targets: tuple[str, ...] = ("cpu",)
     isas: tuple[str, ...] = ()
     threaded: bool = False
+    slow: bool = False
     vouched: bool = True
     bound: Mapping[tuple[str, str], float] | None = None
     moved: Callable[[str, Axes, str], int] | None = None

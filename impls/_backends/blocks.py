@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 1 << 12  # elements
+BLOCK = 1 << 11  # elements
 
 
 def flat(inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Any:

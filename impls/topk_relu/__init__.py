@@ -8,7 +8,7 @@ from ..registry import Argument, Implementation, Operator, Pass
 X, Y, DY, DX = (Argument(name, ROW) for name in ("x", "y", "dy", "dx"))
 # Peers may keep others among equals: off by all of an element, of which the bounds of ours allow nothing.
 OTHERS = {"float32": 2.0**25, "float16": 2.0**12, "bfloat16": 2.0**9}
-FFN, SMALL = {"rows": 512, "n": 11008}, {"rows": 16, "n": 3072}
+FFN, SMALL = {"rows": 64, "n": 11008}, {"rows": 16, "n": 3072}
 
 
 def _simd(name: str) -> tuple[Implementation, ...]:
@@ -40,15 +40,17 @@ TOPK_RELU = Operator(
     valid_range="every input; among equal ones the first are kept; k of at least n keeps all",
     variants=(
         Implementation("reference", "float64", passes=PASSES, targets=CPU_AND_GPU, bound=within(0, 0), note="a stable sort"),
-        Implementation("numpy", "partition", passes=PASSES, bound=within(0, 0), note="a selection of each row's k-th largest"),
+        Implementation(
+            "numpy", "partition", passes=PASSES, slow=True, bound=within(0, 0), note="a selection of each row's k-th largest"
+        ),
         *_simd("topk_relu"),
         *_triton("topk_relu"),
         *_cuda("topk_relu"),
         *torch_peers(),
     ),
     priority=(
-        (FFN, "float32", "forward"),
         (SMALL, "float32", "forward"),
+        (FFN, "float32", "forward"),
         (FFN, "bfloat16", "forward"),
         (FFN, "float32", "backward"),
     ),
