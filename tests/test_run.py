@@ -302,6 +302,20 @@ def test_sides_that_are_too_slow_do_not_cost_the_others_their_rows(
     assert {each["side"] for each in answers} == set(costs)
 
 
+def test_what_everything_is_compared_with_is_left_out_last() -> None:
+    timing = worker.Timing.__new__(worker.Timing)
+    timing.__dict__.update(
+        gpu=False, beyond=True, begin=time.perf_counter(), failures={}, job={"limit": 1e3, "twin": "simd/auto"}
+    )
+    timing.costs = {"simd/auto": 1.0, "peer/torch-eager": 40.0, "numpy/direct": 30.0, "simd/two-pass": 2.0}
+    calls = dict.fromkeys(timing.costs, lambda: None)
+    assert set(timing.affordable(calls)) == {"simd/auto", "peer/torch-eager", "simd/two-pass"}
+    timing.job["limit"] = 780.0
+    assert set(timing.affordable(calls)) == {"simd/auto", "peer/torch-eager"}
+    timing.job["limit"] = 100.0
+    assert set(timing.affordable(calls)) == {"simd/auto"}
+
+
 def test_the_last_workers_are_kept() -> None:
     runner = run.Runner(run.Unsaved(), run.Options())
     settings = [Setting((0,), threads) for threads in range(1, run.KEPT + 2)]
