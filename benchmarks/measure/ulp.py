@@ -95,6 +95,6 @@ def summary(error: np.ndarray) -> dict[str, Any]:
     if error.size == 0:
         return {"max": 0.0, "p999": 0.0, "mean": 0.0}
     flat = error.reshape(-1)
-    place = min(flat.size - 1, int(0.999 * flat.size))
-    values = {"max": flat.max(), "p999": np.partition(flat, place)[place], "mean": flat.mean(dtype=np.float64)}
+    beyond = flat.size - 1 - min(flat.size - 1, int(0.999 * flat.size))  # from the large end: many small errors are alike
+    values = {"max": flat.max(), "p999": -np.partition(-flat, beyond)[beyond], "mean": flat.mean(dtype=np.float64)}
     return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
