@@ -286,6 +286,13 @@ class Contest:
         """Seconds of one restart, as far as is known."""
         return self.used / len(self.trial.heads) if self.trial.heads else 0.0
 
+    def fewest(self, known: Contest | None) -> float:
+        """Seconds of the fewest rounds that a restart takes, by the calls of a contest that has been played."""
+        if known is None or not known.seconds:
+            return 0.0
+        growth = self.row.get("bytes", 1) / max(1, known.row.get("bytes", 1))
+        return 2 * duel.ROUNDS * sum(known.seconds[-1].values()) * growth  # each sample is warmed up by as much again
+
     def slice(self, share: float) -> float:
         """Seconds that the next restart may take, if its share of what is left of the budget is so many."""
         most = max(SLICE[1], min(SLICE[2], ENOUGH * self.used / self.rounds)) if self.rounds else SLICE[1]
@@ -645,7 +652,7 @@ class Referee:
         judging: list[Contest] = []
         needed = 0.0
         for each in playing:
-            needed += (FIRST - 1) * each.cost
+            needed += (FIRST - 1) * max(each.slice(left / PASSES / len(playing)), each.fewest(each))
             if each.trial.heads and (needed <= left or not judging):
                 judging.append(each)
         for each in judging:
@@ -661,7 +668,7 @@ class Referee:
             try:
                 for each in (each for each in playing if each.setting == setting):
                     seconds = each.slice(share)
-                    if time.monotonic() + (each.cost or expected(each, last, seconds)) >= until:
+                    if time.monotonic() + (each.cost or max(seconds, each.fewest(last))) >= until:
                         continue
                     played, last = played + 1, each
                     if not each.apart:
@@ -722,7 +729,8 @@ class Referee:
         try:
             held = {side: ask(side, self._job(contest, "hold", [side], seconds, generator)) for side in order}
             calls = dict.fromkeys(order, max(each["calls"] for each in held.values()))
-            while not samples or time.monotonic() - begin < seconds:
+            ready = time.monotonic()
+            while not samples or time.monotonic() - ready < seconds:
                 if samples:
                     for side in order:
                         ask(side, {"do": "place"})
@@ -731,13 +739,6 @@ class Referee:
             contest.lose(*lost.args)
             return
         contest.learn(duel.summary(samples) | {"used": time.monotonic() - begin})
-
-
-def expected(contest: Contest, last: Contest | None, seconds: float) -> float:
-    """Seconds that the first restart of a contest will take, by the one before: more than its slice where calls are slow."""
-    if last is None or last.cost < 2 * seconds:
-        return seconds
-    return last.cost * max(1.0, contest.row.get("bytes", 1) / max(1, last.row.get("bytes", 1)))
 
 
 class _Lost(Exception):

@@ -286,8 +286,9 @@ class Lost(Exception):
 
 
 def duel(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
-    """Base, head and twin take turns in this process for ``seconds``, and for ``ROUNDS`` rounds at least: base and head on
-    the same buffers, twin on its own, all of which move every few rounds. One answer: ``summary``'s, or the side that raised.
+    """Base, head and twin take turns in this process for ``seconds``, once all is loaded, and for ``ROUNDS`` rounds at least:
+    base and head on the same buffers, twin on its own, all of which move every few rounds. One answer: ``summary``'s with the
+    seconds ``used`` in all, or the side that raised.
     """
     begin = time.perf_counter()
     generator = random.Random(job["seed"])
@@ -296,8 +297,9 @@ def duel(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
     shared, own = Ground(job, values, generator), Ground(job, values, generator)
     calls: dict[str, int] = {}
     samples: list[dict[str, float]] = []
+    ready = 0.0
     try:
-        while len(samples) < ROUNDS or time.perf_counter() - begin < job["seconds"]:
+        while len(samples) < ROUNDS or time.perf_counter() - ready < job["seconds"]:
             grounds = {"twin": own.place()}
             grounds |= dict.fromkeys(("base", "head"), shared.place())
             generator.shuffle(sides)
@@ -313,6 +315,7 @@ def duel(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
                     pulse.beat(side)
                     calls[side] = calibrate(each, SHORTEST)[0]
                 calls = dict.fromkeys(calls, max(calls.values()))
+                ready = time.perf_counter()
             samples += islice(rounds(samplers, calls, generator, pulse.beat), ROUNDS)
     except Lost as lost:
         yield lost.answer
