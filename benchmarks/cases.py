@@ -41,7 +41,7 @@ class Case:
 FAMILY = ("numpy/three-pass", "simd/auto", "peer/torch-eager", "triton/fused", "cuda/block-per-row")
 
 ACTIVATION = Case(
-    ("numpy/direct", "peer/torch-eager", "triton/fused", "cuda/fused"),
+    ("numpy/direct", "peer/torch-eager", "triton/fused", "cuda/fused", "simd/sweep"),
     ("65536", "8388608"),
     ("n",),
     full=tuple(str(1 << power) for power in range(4, 27)),
@@ -76,8 +76,8 @@ CASES: Mapping[str, Case] = {
     "geglu": ROWS,
     "reglu": ROWS,
     "fatrelu_and_mul": ROWS,
-    "poly_norm": replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager")),
-    "topk_relu": Case(("numpy/partition", "peer/torch-eager"), ("16x3072", "64x11008"), full=ROWS.full),
+    "poly_norm": replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager", "simd/by-rows")),
+    "topk_relu": Case(("numpy/partition", "peer/torch-eager", "simd/select"), ("16x3072", "64x11008"), full=ROWS.full),
     "bias_gelu": BY_ROWS,
     "bias_silu": BY_ROWS,
     "bias_relu2": BY_ROWS,

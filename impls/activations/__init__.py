@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, ROW, at_least, gradients, learned, on_gpu, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, gradients, learned, on_gpu, per_element, torch_peers, within
 from ..registry import Argument, Axes, Implementation, Operator, Pass
 
 FLAT = ("n",)
@@ -31,7 +31,9 @@ QUICK: tuple[tuple[Axes, str, str], ...] = (
 
 
 def _simd(name: str) -> tuple[Implementation, ...]:
-    return ()
+    forward = 3 if name in ("gelu_tanh", "softplus", "tanh") or name.startswith("rational") else 2
+    bound = within(forward, passes=("forward",)) | within(4, passes=("backward",))
+    return (Implementation("simd", "sweep", passes=PASSES, isas=ISAS, threaded=True, bound=bound, note="one sweep"),)
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:

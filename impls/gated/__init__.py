@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, ROW, at_least, on_gpu, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, on_gpu, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 GATE, Y, DGATE, DUP = (Argument(name, ROW) for name in ("gate", "y", "dgate", "dup"))
@@ -21,7 +21,8 @@ LARGE, SMALL = {"rows": 1024, "n": 8192}, {"rows": 16, "n": 4096}
 
 
 def _simd(name: str) -> tuple[Implementation, ...]:
-    return ()
+    bound = within(3, passes=("forward",)) | within(4, passes=("backward",))
+    return (Implementation("simd", "sweep", passes=PASSES, isas=ISAS, threaded=True, bound=bound, note="one sweep"),)
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:

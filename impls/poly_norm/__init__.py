@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..card import CPU_AND_GPU, PASSES, ROW, at_least, gradients, learned, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, gradients, learned, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 X, Y, DY, DX = (Argument(name, ROW) for name in ("x", "y", "dy", "dx"))
@@ -13,7 +13,8 @@ LARGE, SMALL, WIDE = {"rows": 1024, "n": 8192}, {"rows": 16, "n": 4096}, {"rows"
 
 
 def _simd(name: str) -> tuple[Implementation, ...]:
-    return ()
+    note = "a row's moments in double, then its values while it is in cache"
+    return (Implementation("simd", "by-rows", passes=PASSES, isas=ISAS, threaded=True, bound=within(3), note=note),)
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..card import CPU_AND_GPU, PASSES, ROW, at_least, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 X, Y, DY, DX = (Argument(name, ROW) for name in ("x", "y", "dy", "dx"))
@@ -12,7 +12,8 @@ FFN, SMALL = {"rows": 64, "n": 11008}, {"rows": 16, "n": 3072}
 
 
 def _simd(name: str) -> tuple[Implementation, ...]:
-    return ()
+    note = "candidates above a bound from a sample, then bisection on their bits"
+    return (Implementation("simd", "select", passes=PASSES, isas=ISAS, threaded=True, bound=within(0, 0), note=note),)
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:

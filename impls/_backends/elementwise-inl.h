@@ -1,0 +1,254 @@
+// One sweep for all kernels that work element by element: loads, stores, tails, strides, rounding to 16 bits, stores past the
+// caches, threads, and sums over all elements. Included as simd-inl.h is.
+//
+// An Op says how many arrays it reads (kInputs) and writes (kOutputs) and how many sums it adds up (kSums), and computes one
+// vector of each: void operator()(const VF* in, VF* out, Sums& sums) const. An Op with kGroups > 1 is made for each of that many
+// equal ranges of columns; its first kShared sums are taken over all of them.
+#include <stddef.h>
+
+#include <vector>
+
+#include "_backends/elementwise.h"
+#include "_backends/threads.h"
+
+#if defined(ULPROOF_ELEMENTWISE_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef ULPROOF_ELEMENTWISE_INL_H
+#undef ULPROOF_ELEMENTWISE_INL_H
+#else
+#define ULPROOF_ELEMENTWISE_INL_H
+#endif
+
+#include <hwy/cache_control.h>
+
+#include "_backends/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ulproof::HWY_NAMESPACE {
+
+// The work is cut into tasks of about this many elements, at places that depend on the shape alone; sums are taken task by
+// task, in order, so that they are the same for every number of threads.
+inline constexpr size_t kTask = size_t{1} << 16;
+inline constexpr size_t kAhead = 4096;   // bytes that sweeps beyond the caches prefetch ahead
+inline constexpr size_t kBuffer = 1024;  // elements of a strided row that are gathered at a time
+
+// Sums over elements: `few` in float, of at most kFlush vectors, which are then added in double; what might overflow a float goes
+// straight to `all`.
+inline constexpr size_t kFlush = 8;
+// All of `few` is in units of kUnit.
+template <size_t kCount>
+struct SumsOf {
+  VF few[kCount + 1];
+  VD all[kCount + 1];
+
+  HWY_INLINE SumsOf() {
+    for (size_t k = 0; k < kCount; ++k) few[k] = hn::Zero(f32), all[k] = hn::Zero(f64);
+  }
+  HWY_INLINE void Flush(float unit) {
+    const VD factor = hn::Set(f64, double(unit));
+    for (size_t k = 0; k < kCount; ++k) {
+      all[k] = hn::MulAdd(hn::PromoteTo(f64, hn::LowerHalf(few[k])), factor, all[k]);
+      all[k] = hn::MulAdd(hn::PromoteTo(f64, hn::UpperHalf(hn::Half<F32>(), few[k])), factor, all[k]);
+      few[k] = hn::Zero(f32);
+    }
+  }
+};
+
+template <class Op, class T, bool kStream>
+class ElementwiseSweep {
+ public:
+  static void Run(const Sweep& sweep) {
+    float learned[kMostLearned];
+    Gather(sweep.learned, learned);
+    std::vector<Op> ops;
+    for (size_t group = 0; group < kGroups; ++group) ops.emplace_back(Arguments{learned, sweep.scalars, group});
+    const size_t width = kGroups > 1 ? sweep.n : kTask;                        // of a task's columns
+    const size_t columns = (sweep.n + width - 1) / (width + !width);           // tasks a row
+    const size_t together = sweep.n < kTask ? kTask / (sweep.n + !sweep.n) : 1;  // rows a task
+    const size_t tasks = columns * ((sweep.rows + together - 1) / together);
+    std::vector<double> sums(tasks * kGroups * Op::kSums);
+    const auto task = [&](size_t index) HWY_ATTR {
+      const size_t row = index / columns * together, begin = index % columns * width;
+      const size_t end = begin + width < sweep.n ? begin + width : sweep.n;
+      const size_t part = (end - begin) / kGroups;
+      Sums lanes[kGroups];
+      for (size_t r = row; r < row + together && r < sweep.rows; ++r) {
+        for (size_t g = 0; g < kGroups; ++g) Part(ops[g], sweep, r, begin + g * part, part, lanes[g]);
+      }
+      for (size_t g = 0; g < kGroups; ++g) {
+        for (size_t k = 0; k < Op::kSums; ++k) {
+          sums[(index * kGroups + g) * Op::kSums + k] = hn::GetLane(hn::SumOfLanes(f64, lanes[g].all[k]));
+        }
+      }
+      if constexpr (kStream) hwy::FlushStream();
+    };
+    if (sweep.threads == 1 || tasks < 2) {
+      for (size_t index = 0; index < tasks; ++index) task(index);
+    } else {
+      ThreadPool::Instance().Run(sweep.threads, tasks, task);
+    }
+    if constexpr (Op::kSums > 0) Total(sweep, sums, tasks);
+  }
+
+ private:
+  using Sums = SumsOf<Op::kSums>;
+  static constexpr size_t kIn = Op::kInputs, kOut = Op::kOutputs, kGroups = Op::kGroups;
+
+  static void Total(const Sweep& sweep, const std::vector<double>& sums, size_t tasks) {
+    constexpr size_t kShared = kGroups > 1 ? Op::kShared : 0, kOwn = Op::kSums - kShared;
+    double totals[kShared + kOwn * kGroups] = {};
+    for (size_t i = 0; i < tasks * kGroups; ++i) {
+      for (size_t k = 0; k < Op::kSums; ++k) {
+        totals[k < kShared ? k : k + i % kGroups * kOwn] += sums[i * Op::kSums + k];
+      }
+    }
+    const double* next = totals;
+    for (const Parameter& gradient : sweep.gradients) {
+      for (size_t r = 0; r < gradient.rows; ++r) {
+        for (size_t i = 0; i < gradient.n; ++i) {
+          *reinterpret_cast<float*>(gradient.where.Row(r) + ptrdiff_t(i) * gradient.where.step) = float(*next++);
+        }
+      }
+    }
+  }
+
+  static void Gather(const Parameter (&from)[2], float* to) {
+    for (const Parameter& one : from) {
+      for (size_t r = 0; r < one.rows; ++r) {
+        for (size_t i = 0; i < one.n; ++i) {
+          *to++ = *reinterpret_cast<const float*>(one.where.Row(r) + ptrdiff_t(i) * one.where.step);
+        }
+      }
+    }
+  }
+
+  static void Part(const Op& op, const Sweep& sweep, size_t row, size_t begin, size_t n, Sums& sums) {
+    const T* in[kIn];
+    T* out[kOut];
+    bool dense = true;
+    const auto at = [&](const Strided& array) {
+      dense = dense && array.step == ptrdiff_t(sizeof(T));
+      return array.Row(row) + ptrdiff_t(begin) * array.step;
+    };
+    for (size_t k = 0; k < kIn; ++k) in[k] = reinterpret_cast<const T*>(at(sweep.inputs[k]));
+    for (size_t k = 0; k < kOut; ++k) out[k] = reinterpret_cast<T*>(at(sweep.outputs[k]));
+    if (HWY_LIKELY(dense)) return Dense(op, in, out, n, sums);
+    Apart(op, sweep, in, out, n, sums);
+  }
+
+  // Through buffers, a piece at a time.
+  static HWY_NOINLINE void Apart(const Op& op, const Sweep& sweep, const T** in, T** out, size_t n, Sums& sums) {
+    HWY_ALIGN T from[kIn][kBuffer];
+    HWY_ALIGN T to[kOut][kBuffer];
+    const T* near[kIn];
+    T* result[kOut];
+    for (size_t begin = 0; begin < n; begin += kBuffer) {
+      const size_t count = n - begin < kBuffer ? n - begin : kBuffer;
+      for (size_t k = 0; k < kIn; ++k) {
+        const char* p = reinterpret_cast<const char*>(in[k]) + ptrdiff_t(begin) * sweep.inputs[k].step;
+        for (size_t i = 0; i < count; ++i, p += sweep.inputs[k].step) memcpy(&from[k][i], p, sizeof(T));
+        near[k] = from[k];
+      }
+      for (size_t k = 0; k < kOut; ++k) result[k] = to[k];
+      Dense(op, near, result, count, sums);
+      for (size_t k = 0; k < kOut; ++k) {
+        char* p = reinterpret_cast<char*>(out[k]) + ptrdiff_t(begin) * sweep.outputs[k].step;
+        for (size_t i = 0; i < count; ++i, p += sweep.outputs[k].step) memcpy(p, &to[k][i], sizeof(T));
+      }
+    }
+  }
+
+  // Fewer elements than a vector holds.
+  static HWY_NOINLINE void Few(const Op& op, const T** in, T** out, size_t at, size_t count, Sums& sums) {
+    VF x[kIn], y[kOut];
+    for (size_t k = 0; k < kIn; ++k) x[k] = LoadPart(in[k] + at, count, 0.0f);
+    op(x, y, sums);
+    for (size_t k = 0; k < kOut; ++k) StorePart(y[k], out[k] + at, count);
+    if constexpr (Op::kSums > 0) sums.Flush(Op::kUnit);
+  }
+
+  static HWY_NOINLINE void Dense(const Op& op, const T** in, T** out, size_t n, Sums& totals) {
+    size_t i = 0;
+    bool past = kStream;
+    if constexpr (kStream) {
+      const auto after = [](const T* p) { return reinterpret_cast<uintptr_t>(p) % (kLanes * sizeof(T)) / sizeof(T); };
+      if (const size_t offset = after(out[0])) {
+        i = kLanes - offset < n ? kLanes - offset : n;
+        Few(op, in, out, 0, i, totals);
+      }
+      for (size_t k = 1; k < kOut; ++k) past = past && after(out[k]) == after(out[0]);
+    }
+    Sums sums = totals;  // in registers
+    size_t since = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      VF x[kIn], y[kOut];
+      for (size_t k = 0; k < kIn; ++k) {
+        if constexpr (kStream) hwy::Prefetch(in[k] + i + kAhead / sizeof(T));
+        x[k] = Load(in[k] + i);
+      }
+      op(x, y, sums);
+      for (size_t k = 0; k < kOut; ++k) {
+        if (kStream && past) {
+          Stream(y[k], out[k] + i);
+        } else {
+          Store(y[k], out[k] + i);
+        }
+      }
+      if (Op::kSums > 0 && ++since == kFlush) {
+        sums.Flush(Op::kUnit);
+        since = 0;
+      }
+    }
+    if constexpr (Op::kSums > 0) sums.Flush(Op::kUnit);
+    totals = sums;
+    if (i < n) Few(op, in, out, i, n - i, totals);
+  }
+};
+
+template <class Op>
+constexpr SweepEntry EntryOf(const char* name, const char* pass) {
+  return {name, pass, Op::kGroups > 1,
+          {{ElementwiseSweep<Op, float, false>::Run, ElementwiseSweep<Op, float, true>::Run},
+           {ElementwiseSweep<Op, Half, false>::Run, ElementwiseSweep<Op, Half, true>::Run},
+           {ElementwiseSweep<Op, Brain, false>::Run, ElementwiseSweep<Op, Brain, true>::Run}}};
+}
+
+// From an activation to what the sweep wants. An activation F has VF operator()(VF x) and VF Slope(VF x, VF dy); with learned
+// parameters, kLearned > 0 and VF Slope(VF x, VF dy, SumsOf<kLearned>& sums), which adds each gradient's terms.
+
+// What most have.
+struct Plain {
+  static constexpr size_t kLearned = 0, kGroups = 1, kShared = 0;
+  static constexpr float kUnit = 1.0f;  // of the terms in float
+};
+
+template <class F>
+struct Forward {
+  static constexpr size_t kInputs = 1, kOutputs = 1, kSums = 0, kGroups = F::kGroups;
+  static constexpr float kUnit = 1.0f;
+  explicit Forward(const Arguments& arguments) : f(arguments) {}
+  template <class Sums>
+  HWY_INLINE void operator()(const VF* in, VF* out, Sums&) const {
+    out[0] = f(in[0]);
+  }
+  F f;
+};
+
+template <class F>
+struct Backward {
+  static constexpr size_t kInputs = 2, kOutputs = 1, kSums = F::kLearned, kGroups = F::kGroups, kShared = F::kShared;
+  static constexpr float kUnit = F::kUnit;
+  explicit Backward(const Arguments& arguments) : f(arguments) {}
+  template <class Sums>
+  HWY_INLINE void operator()(const VF* in, VF* out, Sums& sums) const {
+    if constexpr (kSums > 0) {
+      out[0] = f.Slope(in[0], in[1], sums);
+    } else {
+      out[0] = f.Slope(in[0], in[1]);
+    }
+  }
+  F f;
+};
+
+}  // namespace ulproof::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // ULPROOF_ELEMENTWISE_INL_H
