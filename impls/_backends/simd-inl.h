@@ -56,6 +56,8 @@ struct Reference {
     }
     return r;
   }
+  // Whether 2^-power, and a factor from 2^-28 to 2^28 too, can be folded into an exponential's table.
+  bool Near() const { return shift == 0.0f && std::fabs(power) <= 96.0; }
 };
 
 // A sum that is not below this was measured from a reference that is too low.
@@ -204,54 +206,83 @@ HWY_INLINE double Mantissa(double factor) {
   return factor;
 }
 
+// v * 2^floor(power), rounded once, whatever the power, where that is one instruction.
+#if HWY_TARGET == HWY_AVX3
+inline constexpr bool kScales = true;
+HWY_INLINE VF TimesPower(VF v, VF power) { return VF{_mm512_scalef_ps(v.raw, power.raw)}; }
+#else
+inline constexpr bool kScales = false;
+HWY_INLINE VF TimesPower(VF v, VF) { return v; }
+#endif
+
 // Where there are registers to spare, the relative errors of the roots, as rounded to float, are added to t.
 inline constexpr bool kCorrected = kLanes == 16;
 
 // e^x is root * (1 + t * tail(t)): k = x log2(e) is rounded to 1/kLanes, the root is 2^k from a table as wide as the vector,
 // and a polynomial of degree 3 (16 entries), 4 (8) or 5 (4) does the rest with a relative error below 0.03 * 2^-24.
-// A factor and a power of two are folded into the table and into the constant that rounds k, both formed in double, so
-// they cost neither an instruction nor a rounding.
+// A factor and a power of two are folded into the table, both formed in double, so they cost neither an instruction nor a
+// rounding. Without kShifted, that is for a reference which is Near and a factor from 2^-28 to 2^28 (2^60 if power is 0).
+template <bool kShifted>
 class Reduction {
  public:
-  // For mantissa * 2^exponent * e^(x - shift) / 2^power, of which nothing smaller than 2^lowest is asked for; roots[j] is
-  // mantissa * 2^(j / kLanes).
-  HWY_INLINE Reduction(const Reference& reference, const float* HWY_RESTRICT roots, double exponent, double lowest) {
+  // For mantissa * 2^exponent * e^(x - shift) / 2^power; roots[j] is mantissa * 2^(j / kLanes). Without kScales, nothing
+  // smaller than 2^lowest can be told from it.
+  HWY_INLINE Reduction(const Reference& reference, const float* HWY_RESTRICT roots, double exponent, double lowest)
+      : shift_(hn::Set(f32, reference.shift)) {
+    const VF table = hn::Load(f32, roots);
     const double scale = exponent - reference.power;
-    // k's low bits, the table's index, are taken out beforehand, as the addition in Root puts them into the mantissa.
-    const VI table = hn::BitCast(i32, hn::Load(f32, roots));
-    table_ = hn::BitCast(f32, hn::Sub(table, hn::ShiftLeft<kExponentShift>(hn::Iota(i32, 0))));
-    shift_ = hn::Set(f32, reference.shift);
-    rounder_ = hn::Set(f32, float(kMagic + scale));
-    floor_ = hn::Set(f32, float((lowest - scale) * 0.69314718055994531));
+    if constexpr (kScales) {
+      power_ = hn::Set(f32, float(scale));
+      table_ = kShifted ? table : TimesPower(table, power_);
+      rounder_ = hn::Set(f32, kMagic);
+      floor_ = hn::Set(f32, -60000.0f);
+    } else {
+      // k's low bits, the table's index, are taken out beforehand, as the addition in Root puts them into the mantissa.
+      table_ = hn::BitCast(f32, hn::Sub(hn::BitCast(i32, table), hn::ShiftLeft<kExponentShift>(hn::Iota(i32, 0))));
+      rounder_ = hn::Set(f32, float(kMagic + scale));
+      floor_ = hn::Set(f32, float((lowest - scale) * 0.69314718055994531));
+    }
   }
 
-  // Measure from another power of two; the shift stays.
-  HWY_INLINE void MeasureFrom(VF power, double exponent, double lowest) {
-    rounder_ = hn::Sub(hn::Set(f32, float(kMagic + exponent)), power);
-    floor_ = hn::MulAdd(power, hn::Set(f32, 0x1.62E430p-1f), hn::Set(f32, float((lowest - exponent) * 0.69314718055994531)));
+  // Measure from another power of two, with the same table.
+  HWY_INLINE void MeasureFrom(VF power, const float* HWY_RESTRICT roots, double exponent, double lowest) {
+    static_assert(!kShifted);
+    if constexpr (kScales) {
+      table_ = TimesPower(hn::Load(f32, roots), hn::Sub(hn::Set(f32, float(exponent)), power));
+    } else {
+      rounder_ = hn::Sub(hn::Set(f32, float(kMagic + exponent)), power);
+      floor_ =
+          hn::MulAdd(power, hn::Set(f32, 0x1.62E430p-1f), hn::Set(f32, float((lowest - exponent) * 0.69314718055994531)));
+    }
   }
 
-  // x - shift, not below the floor (so that -inf is an ordinary number); NaN stays NaN.
-  template <bool kShifted>
+  // x - shift, with kFloored not below the floor (so that -inf is an ordinary number); NaN stays NaN.
+  template <bool kFloored>
   HWY_INLINE VF Shifted(VF x) const {
-    return MaxKeepNaN(floor_, kShifted ? hn::Sub(x, shift_) : x);
+    const VF v = kShifted ? hn::Sub(x, shift_) : x;
+    return kFloored ? MaxKeepNaN(floor_, v) : v;
   }
   HWY_INLINE VF Rounded(VF v) const { return hn::MulAdd(v, hn::Set(f32, 0x1.715476p+0f), rounder_); }
-  HWY_INLINE VF Rest(VF v, VF k) const {
-    const VF whole = hn::Sub(k, rounder_);
+  HWY_INLINE VF Whole(VF k) const { return hn::Sub(k, rounder_); }
+  HWY_INLINE VF Rest(VF v, VF whole) const {
     const VF t = hn::NegMulAdd(whole, hn::Set(f32, 0x1.62E430p-1f), v);
     return hn::MulAdd(whole, hn::Set(f32, 0x1.05C610p-29f), t);
   }
   // The entry of a table for k.
   static HWY_INLINE VF Entry(VF table, VF k) { return hn::TableLookupLanes(table, Index(k)); }
-  // The root as a normal float: the exponent is added as an integer.
-  HWY_INLINE VF Root(VF k) const {
-    const VI entry = hn::BitCast(i32, Entry(table_, k));
-    return hn::BitCast(f32, hn::Add(entry, hn::ShiftLeft<kExponentShift>(hn::BitCast(i32, k))));
-  }
-  // k, but not beyond 2^126.
-  static HWY_INLINE VF Capped(VF k) {
-    return hn::BitCast(f32, hn::Min(hn::BitCast(i32, k), hn::Set(i32, kMagicBits + 126 * int32_t(kLanes) - 1)));
+  HWY_INLINE VF FromTable(VF k) const { return Entry(table_, k); }
+  // v, of which FromTable(k) is a factor, times what that lacks of the root.
+  HWY_INLINE VF Scaled(VF v, VF whole) const { return TimesPower(v, kShifted ? hn::Add(whole, power_) : whole); }
+  // The root; without kScales as a normal float, as the exponent is added as an integer, and with kCapped none beyond 2^126.
+  template <bool kCapped>
+  HWY_INLINE VF Root(VF k, VF whole) const {
+    if constexpr (kScales) {
+      return Scaled(FromTable(k), whole);
+    } else {
+      VI bits = hn::BitCast(i32, k);
+      if constexpr (kCapped) bits = hn::Min(bits, hn::Set(i32, kMagicBits + 126 * int32_t(kLanes) - 1));
+      return hn::BitCast(f32, hn::Add(hn::BitCast(i32, FromTable(k)), hn::ShiftLeft<kExponentShift>(bits)));
+    }
   }
   // (e^t - 1) / t, coefficients minimax relative to e^t.
   static HWY_INLINE VF Tail(VF t) {
@@ -285,25 +316,27 @@ class Reduction {
   }
 #endif
 
-  VF shift_, floor_, rounder_, table_;
+  VF shift_, power_, floor_, rounder_, table_;
 };
 
 // factor * e^(x - shift) / 2^power: within 1.1 ULP with AVX-512 and 1.6 elsewhere, subnormal results rounded once more,
 // exactly 0 below them, NaN for NaN. Results above 2^99 are still above 2^98, or anything with kBounded, which is for results
-// that are known to be smaller. Without kShifted the shift is taken to be 0. x - shift must be exact, and at most 2^16, where
-// the result is not 0.
+// that are known to be smaller. Without kShifted the reference is Near and the factor from 2^-28 to 2^28 (2^60 if power is 0). x - shift must be
+// exact, and at most 2^16, where the result is not 0.
 template <bool kShifted = true, bool kBounded = false>
 class BasicExponential {
  public:
   HWY_INLINE BasicExponential(const Reference& reference, double factor)
       : BasicExponential(reference, Roots(factor), Exponent(factor)) {}
   HWY_INLINE VF operator()(VF x) const {
-    const VF v = reduction_.template Shifted<kShifted>(x);
+    const VF v = reduction_.template Shifted<true>(x);
     const VF k = reduction_.Rounded(v);
-    VF t = reduction_.Rest(v, k);
-    if constexpr (kCorrected) t = hn::Add(t, Reduction::Entry(errors_, k));
-    const VF root = reduction_.Root(kBounded ? k : Reduction::Capped(k));
-    return hn::Mul(hn::MulAdd(hn::Mul(root, t), Reduction::Tail(t), root), hn::Set(f32, 0x1p-26f));
+    const VF whole = reduction_.Whole(k);
+    VF t = reduction_.Rest(v, whole);
+    if constexpr (kCorrected) t = hn::Add(t, reduction_.Entry(errors_, k));
+    const VF root = kScales ? reduction_.FromTable(k) : reduction_.template Root<!kBounded>(k, whole);
+    const VF result = hn::MulAdd(hn::Mul(root, t), reduction_.Tail(t), root);
+    return kScales ? reduction_.Scaled(result, whole) : hn::Mul(result, hn::Set(f32, 0x1p-26f));
   }
 
  private:
@@ -321,10 +354,10 @@ class BasicExponential {
   };
 
   HWY_INLINE BasicExponential(const Reference& reference, const Roots& roots, double exponent)
-      : reduction_(reference, roots.entry, exponent + 26.0, -125.0),
+      : reduction_(reference, roots.entry, exponent + (kScales ? 0.0 : 26.0), -125.0),
         errors_(kCorrected ? hn::Load(f32, roots.error) : hn::Zero(f32)) {}
 
-  Reduction reduction_;
+  Reduction<kShifted> reduction_;
   VF errors_;
 };
 using Exponential = BasicExponential<>;
@@ -346,8 +379,10 @@ struct HWY_ALIGN SumRoots {
 inline constexpr SumRoots kSumRoots;
 
 // e^(x - shift) / 2^power times kFactor, for summing: the root, and the rest of at most 0.045 of it, whose rounding is
-// negligible, as a product. Results below 2^-125 are that much; results above 2^126 are still above 2^125.
-template <bool kShifted, bool kCorrect = kCorrected>
+// negligible, as a product. Results above 2^126 are still above 2^125. Far below, they are 0 with kScales, and 2^-125
+// otherwise. Without kShifted the reference is Near and the factor from 2^-28 to 2^28 (2^60 if power is 0). Without kFloored, where kScales, -inf and
+// some x below -2^18 give NaN.
+template <bool kShifted, bool kCorrect = kCorrected, bool kFloored = true>
 class BasicSumExponential {
  public:
   static constexpr double kFactor = kSumFactor;
@@ -364,15 +399,16 @@ class BasicSumExponential {
   HWY_INLINE BasicSumExponential(const Reference& reference, double factor)
       : reduction_(reference, kSumRoots.entry, Exponent(factor), -125.0),
         errors_(kCorrect ? hn::Load(f32, kSumRoots.error) : hn::Zero(f32)) {}
-  // Measure from 2^power instead, an integer below 2^10, with 2^exponent for a factor.
-  HWY_INLINE void MeasureFrom(VF power, double exponent) { reduction_.MeasureFrom(power, exponent, -125.0); }
+  // Measure from 2^power instead, an integer, with 2^exponent for a factor.
+  HWY_INLINE void MeasureFrom(VF power, double exponent) { reduction_.MeasureFrom(power, kSumRoots.entry, exponent, -125.0); }
   HWY_INLINE Product Factors(VF x) const {
-    const VF v = reduction_.template Shifted<kShifted>(x);
+    const VF v = reduction_.template Shifted<kFloored || !kScales>(x);
     const VF k = reduction_.Rounded(v);
-    VF t = reduction_.Rest(v, k);
-    if constexpr (kCorrect) t = hn::Add(t, Reduction::Entry(errors_, k));
-    const VF root = reduction_.Root(Reduction::Capped(k));
-    return {root, hn::Mul(root, t), Reduction::Tail(t)};
+    const VF whole = reduction_.Whole(k);
+    VF t = reduction_.Rest(v, whole);
+    if constexpr (kCorrect) t = hn::Add(t, reduction_.Entry(errors_, k));
+    const VF root = reduction_.template Root<true>(k, whole);
+    return {root, hn::Mul(root, t), reduction_.Tail(t)};
   }
   HWY_INLINE Parts operator()(VF x) const {
     const Product e = Factors(x);
@@ -380,7 +416,7 @@ class BasicSumExponential {
   }
 
  private:
-  Reduction reduction_;
+  Reduction<kShifted> reduction_;
   VF errors_;
 };
 using SumExponential = BasicSumExponential<true>;
@@ -437,12 +473,6 @@ class PartsSum {
   HWY_INLINE void Add(const Product& e) {
     AddRoot(e.root);
     rest_ = hn::MulAdd(e.part, e.tail, rest_);
-  }
-  // Two at once: cheaper, but the roots' own sum is rounded, an error of up to 2^-24 where two elements outweigh all others.
-  template <class Product>
-  HWY_INLINE void AddPair(const Product& a, const Product& b) {
-    AddRoot(hn::Add(a.root, b.root));
-    rest_ = hn::MulAdd(b.part, b.tail, hn::MulAdd(a.part, a.tail, rest_));
   }
   // To be called after at most 16 additions.
   HWY_INLINE void Flush() {
