@@ -221,13 +221,12 @@ inline constexpr bool kCorrected = kLanes == 16;
 // e^x is root * (1 + t * tail(t)): k = x log2(e) is rounded to 1/kLanes, the root is 2^k from a table as wide as the vector,
 // and a polynomial of degree 3 (16 entries), 4 (8) or 5 (4) does the rest with a relative error below 0.03 * 2^-24.
 // A factor and a power of two are folded into the table, both formed in double, so they cost neither an instruction nor a
-// rounding. Without kShifted, that is for a reference which is Near and a factor from 2^-28 to 2^28 (2^60 if power is 0).
+// rounding; they are small ones without kShifted.
 template <bool kShifted>
 class Reduction {
  public:
-  // For mantissa * 2^exponent * e^(x - shift) / 2^power; roots[j] is mantissa * 2^(j / kLanes). Without kScales, nothing
-  // smaller than 2^lowest can be told from it.
-  HWY_INLINE Reduction(const Reference& reference, const float* HWY_RESTRICT roots, double exponent, double lowest)
+  // For mantissa * 2^exponent * e^(x - shift) / 2^power; roots[j] is mantissa * 2^(j / kLanes).
+  HWY_INLINE Reduction(const Reference& reference, const float* HWY_RESTRICT roots, double exponent)
       : shift_(hn::Set(f32, reference.shift)) {
     const VF table = hn::Load(f32, roots);
     const double scale = exponent - reference.power;
@@ -240,19 +239,19 @@ class Reduction {
       // k's low bits, the table's index, are taken out beforehand, as the addition in Root puts them into the mantissa.
       table_ = hn::BitCast(f32, hn::Sub(hn::BitCast(i32, table), hn::ShiftLeft<kExponentShift>(hn::Iota(i32, 0))));
       rounder_ = hn::Set(f32, float(kMagic + scale));
-      floor_ = hn::Set(f32, float((lowest - scale) * 0.69314718055994531));
+      floor_ = hn::Set(f32, float((kLowest - scale) * 0.69314718055994531));
     }
   }
 
   // Measure from another power of two, with the same table.
-  HWY_INLINE void MeasureFrom(VF power, const float* HWY_RESTRICT roots, double exponent, double lowest) {
+  HWY_INLINE void MeasureFrom(VF power, const float* HWY_RESTRICT roots, double exponent) {
     static_assert(!kShifted);
     if constexpr (kScales) {
       table_ = TimesPower(hn::Load(f32, roots), hn::Sub(hn::Set(f32, float(exponent)), power));
     } else {
       rounder_ = hn::Sub(hn::Set(f32, float(kMagic + exponent)), power);
       floor_ =
-          hn::MulAdd(power, hn::Set(f32, 0x1.62E430p-1f), hn::Set(f32, float((lowest - exponent) * 0.69314718055994531)));
+          hn::MulAdd(power, hn::Set(f32, 0x1.62E430p-1f), hn::Set(f32, float((kLowest - exponent) * 0.69314718055994531)));
     }
   }
 
@@ -273,7 +272,8 @@ class Reduction {
   HWY_INLINE VF FromTable(VF k) const { return Entry(table_, k); }
   // v, of which FromTable(k) is a factor, times what that lacks of the root.
   HWY_INLINE VF Scaled(VF v, VF whole) const { return TimesPower(v, kShifted ? hn::Add(whole, power_) : whole); }
-  // The root; without kScales as a normal float, as the exponent is added as an integer, and with kCapped none beyond 2^126.
+  // The root. Without kScales the exponent is added as an integer; what is negative then is below all floats, and so 0 (not
+  // subnormal, which would slow down what follows), and with kCapped nothing is beyond 2^126.
   template <bool kCapped>
   HWY_INLINE VF Root(VF k, VF whole) const {
     if constexpr (kScales) {
@@ -281,7 +281,8 @@ class Reduction {
     } else {
       VI bits = hn::BitCast(i32, k);
       if constexpr (kCapped) bits = hn::Min(bits, hn::Set(i32, kMagicBits + 126 * int32_t(kLanes) - 1));
-      return hn::BitCast(f32, hn::Add(hn::BitCast(i32, FromTable(k)), hn::ShiftLeft<kExponentShift>(bits)));
+      const VI root = hn::Add(hn::BitCast(i32, FromTable(k)), hn::ShiftLeft<kExponentShift>(bits));
+      return hn::BitCast(f32, hn::Max(root, hn::Zero(i32)));
     }
   }
   // (e^t - 1) / t, coefficients minimax relative to e^t.
@@ -303,6 +304,7 @@ class Reduction {
  private:
   static constexpr int kFraction = kLanes == 16 ? 4 : kLanes == 8 ? 3 : 2;  // log2(kLanes)
   static constexpr int kExponentShift = 23 - kFraction;
+  static constexpr double kLowest = -128.0;  // a power of two below those of normal floats
   static constexpr float kMagic = 1.5f * float(1 << (23 - kFraction));
   static constexpr int32_t kMagicBits = ((127 + 23 - kFraction) << 23) | 0x400000;
 
@@ -321,7 +323,7 @@ class Reduction {
 
 // factor * e^(x - shift) / 2^power: within 1.1 ULP with AVX-512 and 1.6 elsewhere, subnormal results rounded once more,
 // exactly 0 below them, NaN for NaN. Results above 2^99 are still above 2^98, or anything with kBounded, which is for results
-// that are known to be smaller. Without kShifted the reference is Near and the factor from 2^-28 to 2^28 (2^60 if power is 0). x - shift must be
+// that are known to be smaller. Without kShifted the reference is Near and the factor from 2^-28 to 2^28. x - shift must be
 // exact, and at most 2^16, where the result is not 0.
 template <bool kShifted = true, bool kBounded = false>
 class BasicExponential {
@@ -354,7 +356,7 @@ class BasicExponential {
   };
 
   HWY_INLINE BasicExponential(const Reference& reference, const Roots& roots, double exponent)
-      : reduction_(reference, roots.entry, exponent + (kScales ? 0.0 : 26.0), -125.0),
+      : reduction_(reference, roots.entry, exponent + (kScales ? 0.0 : 26.0)),
         errors_(kCorrected ? hn::Load(f32, roots.error) : hn::Zero(f32)) {}
 
   Reduction<kShifted> reduction_;
@@ -379,9 +381,9 @@ struct HWY_ALIGN SumRoots {
 inline constexpr SumRoots kSumRoots;
 
 // e^(x - shift) / 2^power times kFactor, for summing: the root, and the rest of at most 0.045 of it, whose rounding is
-// negligible, as a product. Results above 2^126 are still above 2^125. Far below, they are 0 with kScales, and 2^-125
-// otherwise. Without kShifted the reference is Near and the factor from 2^-28 to 2^28 (2^60 if power is 0). Without kFloored, where kScales, -inf and
-// some x below -2^18 give NaN.
+// negligible, as a product. Results above 2^126 are still above 2^125; far below 2^-126 they are 0. Without kShifted the
+// reference is Near, and the factor from 2^-28 to 2^28, or to 2^60 if the reference is 0. Without kFloored, -inf and some x
+// below -2^18 may give NaN.
 template <bool kShifted, bool kCorrect = kCorrected, bool kFloored = true>
 class BasicSumExponential {
  public:
@@ -397,10 +399,10 @@ class BasicSumExponential {
 
   // The factor is a power of two.
   HWY_INLINE BasicSumExponential(const Reference& reference, double factor)
-      : reduction_(reference, kSumRoots.entry, Exponent(factor), -125.0),
+      : reduction_(reference, kSumRoots.entry, Exponent(factor)),
         errors_(kCorrect ? hn::Load(f32, kSumRoots.error) : hn::Zero(f32)) {}
   // Measure from 2^power instead, an integer, with 2^exponent for a factor.
-  HWY_INLINE void MeasureFrom(VF power, double exponent) { reduction_.MeasureFrom(power, kSumRoots.entry, exponent, -125.0); }
+  HWY_INLINE void MeasureFrom(VF power, double exponent) { reduction_.MeasureFrom(power, kSumRoots.entry, exponent); }
   HWY_INLINE Product Factors(VF x) const {
     const VF v = reduction_.template Shifted<kFloored || !kScales>(x);
     const VF k = reduction_.Rounded(v);
@@ -420,6 +422,7 @@ class BasicSumExponential {
   VF errors_;
 };
 using SumExponential = BasicSumExponential<true>;
+using NearExponential = BasicSumExponential<false>;
 
 // ---- sums
 

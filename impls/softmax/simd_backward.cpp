@@ -137,11 +137,11 @@ class Factored {
   static constexpr float kFill = 0.0f;  // not -inf: products that underflow are slow
   static constexpr double kBias = 0x1p50;  // so that the exponential's floor, 2^-125, ends as 0
   static constexpr double kLimit = 50.0;   // e^kLimit is below 2^126 / kBias
-  static SumExponential Shared() { return SumExponential(Reference{}, kBias); }
+  static NearExponential Shared() { return NearExponential(Reference{}, kBias); }
   static bool Takes(double factor) { return factor == 0.0 || (std::fabs(factor) > 0x1p-50 && std::fabs(factor) < 0x1p24); }
 
-  HWY_INLINE Factored(const SumExponential& shared, double factor) : exponential_(shared), top_(hn::Set(f32, -kInfinity)) {
-    const TwoFloats scaled(factor * (1.0 / (kBias * SumExponential::kFactor)));
+  HWY_INLINE Factored(const NearExponential& shared, double factor) : exponential_(shared), top_(hn::Set(f32, -kInfinity)) {
+    const TwoFloats scaled(factor * (1.0 / (kBias * NearExponential::kFactor)));
     high_ = hn::Set(f32, scaled.high);
     low_ = hn::Set(f32, scaled.low);
   }
@@ -155,7 +155,7 @@ class Factored {
   HWY_INLINE bool Within() const { return hn::AllFalse(f32, hn::Gt(top_, hn::Set(f32, float(kLimit)))); }
 
  private:
-  SumExponential exponential_;
+  NearExponential exponential_;
   VF high_, low_, top_;
 };
 
@@ -261,7 +261,7 @@ struct ShortLogSoftmax {
     }
     return good;
   }
-  const SumExponential& shared;
+  const NearExponential& shared;
 };
 
 template <bool kStream>
@@ -287,7 +287,7 @@ struct ShortLogSumExp {
     }
     return true;
   }
-  const SumExponential& shared;
+  const NearExponential& shared;
 };
 
 template <class T, bool kStream>
@@ -302,7 +302,7 @@ void SoftmaxRows(const Pass& pass) {
 
 template <class T, bool kStream>
 void LogSoftmaxRows(const Pass& pass) {
-  const SumExponential shared = Factored::Shared();
+  const NearExponential shared = Factored::Shared();
   const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T *y = inputs[0], *dy = inputs[1];
     const size_t n = pass.n;
@@ -319,7 +319,7 @@ void LogSoftmaxRows(const Pass& pass) {
 
 template <class T, bool kStream>
 void LogSumExpRows(const Pass& pass) {
-  const SumExponential shared = Factored::Shared();
+  const NearExponential shared = Factored::Shared();
   const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T* x = inputs[0];
     const size_t n = pass.n;

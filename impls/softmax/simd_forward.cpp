@@ -17,6 +17,7 @@
 #include <hwy/aligned_allocator.h>
 #include <hwy/cache_control.h>
 
+#include <atomic>
 #include <numeric>
 #include <type_traits>
 #include <vector>
@@ -34,8 +35,7 @@ constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr size_t kGroup = 4 * kLanes;       // elements of one step
 constexpr size_t kTree = 16;                // vectors whose exponentials are added in float
 constexpr size_t kBlock = size_t{1} << 14;  // elements of a task
-constexpr size_t kPart = size_t{1} << 10;   // elements of a row of up to kMany that are summed on their own; beyond, a block
-constexpr size_t kMany = size_t{1} << 20;
+constexpr size_t kPart = 256;               // elements that are summed on their own, at least
 constexpr size_t kBuffer = size_t{1} << 16;  // elements of a row whose exponentials wait in a buffer when results are streamed
 constexpr size_t kSample = 512;
 constexpr double kStoredUnit = kScales ? 0x1p24 : 0x1p40;
@@ -170,17 +170,23 @@ HWY_NOINLINE float MaxOf(const T* x, size_t n, size_t threads) {
 template <bool kShifted, bool kStore, bool kStream, class T>
 HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x, float* e, size_t n, size_t threads) {
   const BasicSumExponential<kShifted> exact(reference, factor);
-  if (n <= kBlock) return SumBlock<kStore, kStream>(exact, x, e, n);
+  if (n <= 8 * kPart) return SumBlock<kStore, kStream>(exact, x, e, n);
   const BasicSumExponential<kShifted, false, false> plain(reference, factor);
   const BasicSumExponential<kShifted, false> floored(reference, factor);
-  const size_t size = n <= kMany ? kPart : kBlock;
+  size_t size = kPart;
+  while (size < kBlock && size < n / 64) size *= 2;
+  std::atomic<bool> masked = false;  // what had to be done once had better be done at once
   std::vector<double> parts((n + size - 1) / size);
   EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR {
     for (size_t i = begin; i < begin + count; i += size) {
       double& part = parts[i / size];
       const size_t some = std::min(size, begin + count - i);
-      part = SumRoughly<kStore, kStream>(plain, x + i, e + i, some);
-      if (kScales && !(part <= kLargest)) part = SumRoughly<kStore, kStream>(floored, x + i, e + i, some);
+      if (!masked.load(std::memory_order_relaxed)) {
+        part = SumRoughly<kStore, kStream>(plain, x + i, e + i, some);
+        if (!kScales || part <= kLargest) continue;
+        masked.store(true, std::memory_order_relaxed);
+      }
+      part = SumRoughly<kStore, kStream>(floored, x + i, e + i, some);
     }
   });
   const double sum = std::accumulate(parts.begin(), parts.end(), 0.0);

@@ -20,17 +20,18 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 // Adds the first `count` lanes. (The others could be exponentials of -inf instead, but the products that underflow then are
 // slow.)
-HWY_INLINE void AddFirst(DoubleSum& sum, const SumExponential::Parts& parts, size_t count) {
+template <class Parts>
+HWY_INLINE void AddFirst(DoubleSum& sum, const Parts& parts, size_t count) {
   const auto mask = hn::FirstN(f32, count);
   sum.Add(hn::IfThenElseZero(mask, parts.root)), sum.Add(hn::IfThenElseZero(mask, parts.rest));
 }
 
 // Roots are added to a double sum in pairs, the small rests four at once (see SumExponential): at most one rounding of the
 // sum's terms, which the logarithm turns into half an ULP of 1.
-template <class T>
+template <class T, class E>
 class SumOfExponentials {
  public:
-  HWY_INLINE SumOfExponentials(const SumExponential& exponential, const T* x) : exponential_(exponential), x_(x) {}
+  HWY_INLINE SumOfExponentials(const E& exponential, const T* x) : exponential_(exponential), x_(x) {}
   HWY_INLINE void Add(size_t i) {
     const auto a = exponential_(Load(x_ + i)), b = exponential_(Load(x_ + i + kLanes));
     const auto c = exponential_(Load(x_ + i + 2 * kLanes)), d = exponential_(Load(x_ + i + 3 * kLanes));
@@ -44,7 +45,7 @@ class SumOfExponentials {
   HWY_INLINE VD Lanes() const { return sum_.Lanes(); }
 
  private:
-  SumExponential exponential_;
+  E exponential_;
   const T* x_;
   DoubleSum sum_;
 };
@@ -63,9 +64,9 @@ struct LogSum {
   double high, low;
 };
 
-template <class T>
-HWY_INLINE double SumRowOf(const SumExponential& exponential, const T* x, size_t n, size_t threads) {
-  const double sum = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return SumOfExponentials<T>(exponential, x + begin); });
+template <class T, class E>
+HWY_INLINE double SumRowOf(const E& exponential, const T* x, size_t n, size_t threads) {
+  const double sum = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return SumOfExponentials<T, E>(exponential, x + begin); });
   return sum * (1.0 / SumExponential::kFactor);
 }
 
@@ -111,7 +112,7 @@ HWY_INLINE bool Good(double sum) { return sum > 0x1p-64 && sum < kTooLarge; }
 
 // `plain` gives e^x.
 template <class T>
-HWY_INLINE LogSum LogSumOf(const SumExponential& plain, const T* x, size_t n, size_t threads) {
+HWY_INLINE LogSum LogSumOf(const NearExponential& plain, const T* x, size_t n, size_t threads) {
   // A long row is not summed in vain.
   if (n <= kBlock || std::fabs(RowMax(x, kSample)) < 40.0f) {
     const double sum = SumRowOf(plain, x, n, threads);
@@ -140,7 +141,8 @@ struct ShortLogSoftmax {
     const auto subtract =
         [&](size_t r) HWY_ATTR { return Subtract(TwoFloats(ShortLog(s[r] * (1.0 / SumExponential::kFactor)))); };
     if constexpr (kCount == 0) {
-      AddUp(SumLanes(SumOfExponentials<T>(plain, inputs[0][0]), n), SumLanes(SumOfExponentials<T>(plain, inputs[1][0]), n), s);
+      using Sum = SumOfExponentials<T, NearExponential>;
+      AddUp(SumLanes(Sum(plain, inputs[0][0]), n), SumLanes(Sum(plain, inputs[1][0]), n), s);
       if (!Good(s[0]) || !Good(s[1])) return false;
       for (size_t r = 0; r < count; ++r) MapBlock<kStream>(subtract(r), n, outputs[r], inputs[r][0]);
     } else {
@@ -166,12 +168,12 @@ struct ShortLogSoftmax {
     }
     return true;
   }
-  const SumExponential& plain;
+  const NearExponential& plain;
 };
 
 template <class T, bool kStream>
 void LogSoftmaxRows(const Pass& pass) {
-  const SumExponential plain(Reference{}, 1.0);
+  const NearExponential plain(Reference{}, 1.0);
   const auto row = [&](const T* const* inputs, T* y, size_t threads) HWY_ATTR {
     const T* x = inputs[0];
     LogSum sum = LogSumOf(plain, x, pass.n, threads);
@@ -183,7 +185,7 @@ void LogSoftmaxRows(const Pass& pass) {
 
 template <class T>
 void LogSumExpRows(const Pass& pass) {
-  const SumExponential plain(Reference{}, 1.0);
+  const NearExponential plain(Reference{}, 1.0);
   EachRow<T, 1, false>(pass, [&](const T* const* inputs, T* lse, size_t threads) HWY_ATTR {
     const LogSum sum = LogSumOf(plain, inputs[0], pass.n, threads);
     SetScalar(float(sum.high + sum.low), lse);
