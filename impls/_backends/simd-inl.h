@@ -223,10 +223,10 @@ inline constexpr bool kCorrected = kLanes == 16;
 // A factor and a power of two are folded into the table, both formed in double, so they cost neither an instruction nor a
 // rounding; they are small ones without kShifted.
 template <bool kShifted>
-class Reduction {
+class BasicReduction {
  public:
   // For mantissa * 2^exponent * e^(x - shift) / 2^power; roots[j] is mantissa * 2^(j / kLanes).
-  HWY_INLINE Reduction(const Reference& reference, const float* HWY_RESTRICT roots, double exponent)
+  HWY_INLINE BasicReduction(const Reference& reference, const float* HWY_RESTRICT roots, double exponent)
       : shift_(hn::Set(f32, reference.shift)) {
     const VF table = hn::Load(f32, roots);
     const double scale = exponent - reference.power;
@@ -320,6 +320,7 @@ class Reduction {
 
   VF shift_, power_, floor_, rounder_, table_;
 };
+using Reduction = BasicReduction<true>;
 
 // factor * e^(x - shift) / 2^power: within 1.1 ULP with AVX-512 and 1.6 elsewhere, subnormal results rounded once more,
 // exactly 0 below them, NaN for NaN. Results above 2^99 are still above 2^98, or anything with kBounded, which is for results
@@ -359,7 +360,7 @@ class BasicExponential {
       : reduction_(reference, roots.entry, exponent + (kScales ? 0.0 : 26.0)),
         errors_(kCorrected ? hn::Load(f32, roots.error) : hn::Zero(f32)) {}
 
-  Reduction<kShifted> reduction_;
+  BasicReduction<kShifted> reduction_;
   VF errors_;
 };
 using Exponential = BasicExponential<>;
@@ -418,7 +419,7 @@ class BasicSumExponential {
   }
 
  private:
-  Reduction<kShifted> reduction_;
+  BasicReduction<kShifted> reduction_;
   VF errors_;
 };
 using SumExponential = BasicSumExponential<true>;
