@@ -221,7 +221,7 @@ inline constexpr bool kCorrected = kLanes == 16;
 // e^x is root * (1 + t * tail(t)): k = x log2(e) is rounded to 1/kLanes, the root is 2^k from a table as wide as the vector,
 // and a polynomial of degree 3 (16 entries), 4 (8) or 5 (4) does the rest with a relative error below 0.03 * 2^-24.
 // A factor and a power of two are folded into the table, both formed in double, so they cost neither an instruction nor a
-// rounding; they are small ones without kShifted.
+// rounding; without kShifted, only small powers can be.
 template <bool kShifted>
 class BasicReduction {
  public:
