@@ -149,6 +149,8 @@ class History:
 
 def histories(runs: pd.DataFrame) -> Iterator[History]:
     """Of every workload that was measured at two commits at least."""
+    runs = runs.copy(deep=False)
+    runs.attrs = {}  # pandas copies them deeply with every slice
     frame = runs[runs["operator"].notna() & runs["implementation"].notna() & (runs["backend"] != "reference")]
     frame = frame.assign(commit=frame["commit"].fillna(frame["run"]), machine=frame["machine"].fillna(""))
     for (source, machine), rows in frame.groupby(["source", "machine"], sort=False):
