@@ -325,17 +325,15 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
     compute = max((y for y, _ in flat), default=top)
     box = axes.bbox
     angle = math.degrees(math.atan(box.height / math.log10(top / bottom) / (box.width / math.log10(high_x / low_x))))
-    along, below = 1.06, 0.0  # where along its line a label begins: further on when the line below is near
-    for level, rate in sorted(memory.items(), key=lambda item: item[1]):
+    slowest_first = sorted(memory.items(), key=lambda item: item[1])
+    for (level, rate), (_, above) in zip(slowest_first, [*slowest_first[1:], ("", math.inf)], strict=True):
         left, right = max(low_x, bottom / rate), min(high_x, compute / rate)
         axes.plot([left, right], [rate * left, rate * right], color=MUTED, linewidth=1.1, zorder=1)
-        near = below > 0 and math.log(rate / below) < 14 * math.log(top / bottom) / box.height
-        along = along * (high_x / low_x) ** 0.2 if near else 1.06
-        below = rate
-        start = left * along
-        text = f"{level} {units.rate(rate, 'B/s')}"
-        slanted: dict[str, Any] = {"rotation": angle, "rotation_mode": "anchor"}
-        axes.text(start, start * rate * 1.05, text, color=MUTED, va="bottom", fontsize=8, **slanted)
+        # Below its line where the next one would cross it.
+        near = math.log(above / rate) < 14 * math.log(top / bottom) / box.height
+        place: dict[str, Any] = {"rotation": angle, "rotation_mode": "anchor", "va": "top" if near else "bottom"}
+        start, text = left * 1.06, f"{level} {units.rate(rate, 'B/s')}"
+        axes.text(start, start * rate * (0.96 if near else 1.05), text, color=MUTED, fontsize=8, **place)
     for height, label in flat:
         slowest = max(memory.values(), default=height / low_x)
         axes.plot([max(low_x, height / slowest), high_x], [height, height], color=MUTED, linewidth=1.1, zorder=1)
