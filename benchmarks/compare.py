@@ -58,7 +58,6 @@ from .supervise import Died, Setting, Worker
 from .tables import columns, quantity
 
 FORMAT = 1
-SLACK = 0.25  # ULPs, or that share of base's where those are more: how much worse than base head may be within its bound
 SLICE = (0.03, 0.3, 1.0)  # seconds of one workload in one restart: at least, at most, and at most where calls are slow
 ENOUGH = 30  # rounds of a restart, where calls are slow
 PASSES = 12  # restarts that a budget is shared out for
@@ -247,10 +246,10 @@ def table(found: Comparison) -> str:
 
 
 def markdown(found: Comparison) -> str:
-    """For a pull request: the verdict, the rows that changed, the others folded."""
+    """For a pull request: the verdict, the rows that changed, the others folded, but for those of identical code."""
     changed = [row for row in found.rows if row["fails"] or row["verdict"] in (SLOWER, FASTER, NEW, REMOVED)]
     changed += [row for row in found.rows if row["status"] in BAD and not row["fails"]]
-    rest = [row for row in found.rows if row not in changed]
+    rest = [row for row in found.rows if row not in changed and not identical(row)]
     lines = [f"**{found.headline()}**", ""]
     if changed:
         lines += [*_markdown_rows(changed), ""]
@@ -409,6 +408,12 @@ class Match:
                     found.append(f"{operator}:{name}: bound")
         return sorted(found)
 
+    def slack(self, operator: str, name: str) -> float:
+        """The smaller of base's and the ruler's; base may be of before there was any."""
+        known = load(operator)[name].slack
+        listed = self.base[operator]["implementations"][name]["slack"]
+        return known if listed is None else min(known, listed)
+
     def judged_by_base_too(self, operator: str, name: str, ruler: Mapping[str, str]) -> bool:
         """Whether base's card may be stricter than the ruler's."""
         listed, known = self.base[operator]["implementations"][name], load(operator)[name]
@@ -478,11 +483,17 @@ def larger(one: float | None, record: Record | None) -> float | None:
     return None if one is None or other is None else max(one, other)
 
 
-def judged(items: Sequence[Item], base: Sequence[Record], head: Sequence[Record], strict: set[str]) -> dict[Mark, Judgement]:
+def judged(
+    items: Sequence[Item],
+    base: Sequence[Record],
+    head: Sequence[Record],
+    strict: Collection[str],
+    slack: Mapping[str, float],
+) -> dict[Mark, Judgement]:
     """Head's checks against base's, by mark. ``strict`` are full names of implementations that one side vouches for.
 
     A failure is: what is wrong or beyond its bound, of an implementation that we vouch for; what crashes, can't run or is
-    wrong and wasn't at base; and an error that grew by more than ``SLACK``.
+    wrong and wasn't at base; and an error that grew by more than the cards' ``slack``, by full name, allows.
     """
     found: dict[Mark, Judgement] = {}
     for item, before, after in zip(items, base, head, strict=True):
@@ -498,10 +509,10 @@ def judged(items: Sequence[Item], base: Sequence[Record], head: Sequence[Record]
         bounded = status == "inaccurate" and "its own bound" in str(after["reason"])
         fails = (vouched and (bounded or status in ("wrong", *BAD))) or (not same and status in ("wrong", "unavailable", *BAD))
         one.worst(status, f"{item.stress}: {after['reason']}{' (as at base)' if same else ''}", fails)
-    for each in found.values():
+    for place, each in found.items():
         if each.fails or each.base_ulp is None or each.head_ulp is None:
             continue
-        allowed = each.base_ulp + SLACK * max(1.0, each.base_ulp)
+        allowed = each.base_ulp + slack[f"{place[0]}:{place[1]}"] * max(1.0, each.base_ulp)
         if each.head_ulp > allowed:
             each.status, each.fails = "wrong", True
             each.reason = f"error grew from {each.base_ulp:.3g} to {each.head_ulp:.3g} ULP; the card allows {allowed:.3g}"
@@ -571,7 +582,8 @@ class Referee:
             for operator, name in changed
             if load(operator)[name].vouched or match.base[operator]["implementations"][name]["vouched"]
         }
-        return judged(items, results[0], results[1], strict)
+        slack = {f"{operator}:{name}": match.slack(operator, name) for operator, name in changed}
+        return judged(items, results[0], results[1], strict, slack)
 
     def _check(self, side: str, items: Sequence[Item], card: Path | None, stop: Event | None = None) -> list[Record]:
         """A record for each item. After a crash or a hang the rest of its kin is left out."""
@@ -784,10 +796,11 @@ def more(contests: Sequence[Contest], options: Options) -> str | None:
             needs.append(max(0, restarts - len(each.trial.heads)) * each.cost)
     said = [f"{len(open_)} inconclusive"]
     if needs:
-        cheap = sum(sorted(needs)[: (len(needs) + 1) // 2])
-        total = math.ceil(options.budget + cheap)
-        said.append(f"about {math.ceil(cheap)} s more (--budget {total}) would settle {(len(needs) + 1) // 2} of them")
-        said.append(f"{math.ceil(sum(needs))} s {len(needs)}")
+        half = (len(needs) + 1) // 2
+        for number in dict.fromkeys((half, len(needs))):
+            seconds = sum(sorted(needs)[:number])
+            total = math.ceil(options.budget + seconds)
+            said.append(f"about {math.ceil(seconds)} s more (--budget {total}) would settle {number}")
     if len(needs) < len(open_):
         said.append(f"{len(open_) - len(needs)} lie on the margin, where no time helps")
     return "; ".join(said) + "."

@@ -119,6 +119,7 @@ def describe(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
                 "code": builds.digest(builds.code(folder, family, module, each.backend), digest(told)),
                 "bound": {f"{pass_} {dtype}": value for (pass_, dtype), value in (each.bound or {}).items()},
                 "vouched": each.vouched,
+                "slack": getattr(each, "slack", None),
                 "passes": each.passes,
                 "dtypes": each.dtypes,
             }

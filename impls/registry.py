@@ -89,6 +89,7 @@ class Implementation:
     ``bound`` is its own largest error in ULPs by (pass, dtype), tested; ``None`` means it promises nothing (a peer).
     ``vouched`` marks those whose wrongness is our fault and fails a check.
     ``slow`` ones are left out of the quick preset where a call would take a good part of its budget.
+    ``slack`` is by how much of its error, of 1 ULP at least, that error may grow from one build to the next.
     ``moved`` gives the bytes the algorithm moves, ``exps`` the exponentials it evaluates, each from (pass, axes, dtype).
     """
 
@@ -103,6 +104,7 @@ class Implementation:
     slow: bool = False
     vouched: bool = True
     bound: Mapping[tuple[str, str], float] | None = None
+    slack: float = 0.25
     moved: Callable[[str, Axes, str], int] | None = None
     exps: Callable[[str, Axes], int] | None = None
     limits: Callable[[str, Axes, str], str | None] | None = None

@@ -119,7 +119,7 @@ def test_json_and_records_keep_to_their_layout() -> None:
 
 
 def described(**implementations: Any) -> dict[str, Any]:
-    plain = {"code": "1", "bound": {}, "vouched": True, "passes": ["forward"], "dtypes": ["float32"]}
+    plain = {"code": "1", "bound": {}, "vouched": True, "slack": 0.25, "passes": ["forward"], "dtypes": ["float32"]}
     listed = {name.replace("__", "/").replace("_", "-"): plain | fields for name, fields in implementations.items()}
     return {"softmax": {"contract": {"forward gate": "a", "stress": "b"}, "implementations": listed}}
 
@@ -187,6 +187,7 @@ def result(status: str = "ok", most: float | None = 1.0, reason: str | None = No
 
 
 OURS = {"softmax:simd/auto"}
+SLACK = {"softmax:simd/auto": 0.25}
 OWN = "9 ULP, beyond its own bound of 2"
 
 
@@ -212,17 +213,25 @@ OWN = "9 ULP, beyond its own bound of 2"
     ],
 )
 def test_what_fails_a_check(before: Any, after: Any, strict: set[str], status: str, fails: bool) -> None:
-    (found,) = compare.judged([item()], [before], [after], strict).values()
+    (found,) = compare.judged([item()], [before], [after], strict, SLACK).values()
     assert (found.status, found.fails) == (status, fails), found
+
+
+def test_the_stricter_sides_slack_counts() -> None:
+    for said, used in ((None, 0.25), (0.1, 0.1), (0.9, 0.25)):
+        base = described(simd__auto={"slack": said})
+        assert compare.Match(base, base, Options()).slack("softmax", "simd/auto") == used
+    (found,) = compare.judged([item()], [result(most=1.0)], [result(most=1.2)], OURS, {"softmax:simd/auto": 0.1}).values()
+    assert found.fails and found.reason == "error grew from 1 to 1.2 ULP; the card allows 1.1"
 
 
 def test_the_largest_errors_over_all_checks_are_compared() -> None:
     items = [item("normal"), item("equal"), item("nan")]
     base = [result(most=1.0), result(most=2.0), result(most=0.0)]
     head = [result(most=2.0), result(most=1.0), result(most=0.0)]
-    (found,) = compare.judged(items, base, head, OURS).values()
+    (found,) = compare.judged(items, base, head, OURS, SLACK).values()
     assert (found.base_ulp, found.head_ulp, found.fails) == (2.0, 2.0, False)
-    (lost,) = compare.judged(items, base, [*head[:2], result("wrong", None, "NaN")], OURS).values()
+    (lost,) = compare.judged(items, base, [*head[:2], result("wrong", None, "NaN")], OURS, SLACK).values()
     assert (lost.head_ulp, lost.status, lost.reason) == (None, "wrong", "nan: NaN")
 
 
