@@ -337,6 +337,8 @@ class Runner:
                 self.write(self._finished(job, answer, last["noise"]))
             break
         self._watch(job, before)
+        plan = self.folder.run["plan"]
+        self.folder.update(plan={**plan, "used_seconds": round(plan.get("used_seconds", 0.0) + used, 6)})
         return used
 
     def _ask(self, setting: Setting, job: Job, seconds: float, limit: float) -> list[Record]:
@@ -454,9 +456,9 @@ class Runner:
                 self.check(check_items(options, jobs))
                 self.measure_ceilings({job.target for job in jobs}, {job.threads for job in jobs if job.target == "cpu"})
                 self.progress.begin("measuring", total)
-                used = presets.spend(planned, options.seconds, self.measure, self.skip)
+                left = options.seconds and max(0.0, options.seconds - self.folder.run["plan"].get("used_seconds", 0.0))
+                presets.spend(planned, left, self.measure, self.skip)
                 self.progress.end()
-                self.folder.update(plan={**self.folder.run["plan"], "used_seconds": round(used, 3)})
             found = [*disturbances(self.folder.run.get("watch", {})), *self.folder.run.get("findings", [])]
             self.folder.update(finished=started_at(), findings=found)
         finally:

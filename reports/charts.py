@@ -331,9 +331,9 @@ def draw_roofline(axes: Axes, sweep: Sweep, ceilings: pd.DataFrame, look: Mappin
         axes.plot([left, right], [rate * left, rate * right], color=MUTED, linewidth=1.1, zorder=1)
         # Below its line where the next one would cross it.
         near = math.log(above / rate) < 14 * math.log(top / bottom) / box.height
-        place: dict[str, Any] = {"rotation": angle, "rotation_mode": "anchor", "va": "top" if near else "bottom"}
+        slanted: dict[str, Any] = {"rotation": angle, "rotation_mode": "anchor", "va": "top" if near else "bottom"}
         start, text = left * 1.06, f"{level} {units.rate(rate, 'B/s')}"
-        axes.text(start, start * rate * (0.96 if near else 1.05), text, color=MUTED, fontsize=8, **place)
+        axes.text(start, start * rate * (0.96 if near else 1.05), text, color=MUTED, fontsize=8, **slanted)
     for height, label in flat:
         slowest = max(memory.values(), default=height / low_x)
         axes.plot([max(low_x, height / slowest), high_x], [height, height], color=MUTED, linewidth=1.1, zorder=1)

@@ -234,7 +234,26 @@ run.Runner(run.new({str(path)!r}, options), options).run()
     times = [each for each in after if each["kind"] == "time" and each["backend"] == "numpy"]
     assert len(times) == counts.measured == 8  # two implementations, two workloads, hot and cold
     assert header["finished"]
+    assert header["plan"]["used_seconds"] > before[0]["plan"].get("used_seconds", 0.0)
+    assert {each["group"] for each in times} == set(header["watch"])
     assert counts.exit_code() == 0
+
+
+def test_a_resumed_run_has_what_is_left_of_its_budget(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def spend(planned: Any, budget: float | None, *_: Any) -> float:
+        given.append(budget or 0.0)
+        return 0.0
+
+    monkeypatch.setattr(presets, "spend", spend)
+    monkeypatch.setattr(run.Runner, "check", lambda self, items: None)
+    folder = run.new(tmp_path / "run", options("steady", budget=8.0))
+    folder.update(plan={**folder.run["plan"], "used_seconds": 5.5})
+    folder.close()
+    run.Runner(*run.resumed(tmp_path / "run")).run()
+    run.Runner(run.new(tmp_path / "another", options("steady")), options("steady")).run()
+    assert given == [2.5, 8.0]
 
 
 def test_getting_ready_counts_as_measuring(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,18 +321,21 @@ def test_sides_that_are_too_slow_do_not_cost_the_others_their_rows(
     assert {each["side"] for each in answers} == set(costs)
 
 
-def test_what_everything_is_compared_with_is_left_out_last() -> None:
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        (1000.0, {"simd/auto", "peer/torch-eager", "simd/two-pass"}),
+        (780.0, {"simd/auto", "peer/torch-eager"}),
+        (100.0, {"simd/auto"}),
+    ],
+)
+def test_what_everything_is_compared_with_is_left_out_last(limit: float, kept: set[str]) -> None:
     timing = worker.Timing.__new__(worker.Timing)
-    timing.__dict__.update(
-        gpu=False, beyond=True, begin=time.perf_counter(), failures={}, job={"limit": 1e3, "twin": "simd/auto"}
-    )
+    known: dict[str, Any] = {"gpu": False, "beyond": True, "failures": {}, "job": {"limit": limit, "twin": "simd/auto"}}
+    timing.__dict__.update(known, begin=time.perf_counter())
     timing.costs = {"simd/auto": 1.0, "peer/torch-eager": 40.0, "numpy/direct": 30.0, "simd/two-pass": 2.0}
-    calls = dict.fromkeys(timing.costs, lambda: None)
-    assert set(timing.affordable(calls)) == {"simd/auto", "peer/torch-eager", "simd/two-pass"}
-    timing.job["limit"] = 780.0
-    assert set(timing.affordable(calls)) == {"simd/auto", "peer/torch-eager"}
-    timing.job["limit"] = 100.0
-    assert set(timing.affordable(calls)) == {"simd/auto"}
+    assert set(timing.affordable(dict.fromkeys(timing.costs, lambda: None))) == kept
+    assert set(timing.failures) == set(timing.costs) - kept
 
 
 def test_the_last_workers_are_kept() -> None:
