@@ -18,7 +18,7 @@ WHEEL := torch==$(RELEASE)$(if $(filter cpu,$(TORCH)),+cpu)
 EXTRAS := $(if $(filter-out none,$(TORCH)),[all])
 INSTALL = $(BIN)/python -m pip install --quiet --constraint $(PINS)
 
-.PHONY: setup report test lint compile-all headline study-compare clean preflight
+.PHONY: setup report test lint compile-all headline headline-activations study-compare clean preflight
 
 report: $(READY)
 	@$(BIN)/ulproof run --preset quick
@@ -42,6 +42,9 @@ compile-all: $(TOOLS)
 
 headline: $(READY)
 	@$(BIN)/python -m ulproof.benchmarks.headline
+
+headline-activations: $(READY)
+	@$(BIN)/python -m ulproof.benchmarks.headline_activations
 
 # Does `ulproof compare` deserve trust? QUICK=1 takes 20 minutes, the whole some 4 hours; both go on where they were stopped.
 study-compare: $(TOOLS)

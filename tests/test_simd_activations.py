@@ -1,0 +1,156 @@
+"""The SIMD kernels of the activations: samples of the proof on every float32 input, and what a bound in ULPs doesn't show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ulproof.benchmarks.measure.ulp import ulp_error
+from ulproof.impls import load, operators
+from ulproof.impls._backends import simd, stress
+from ulproof.impls.activations import reference
+
+FAMILIES = ("activations", "gated", "poly_norm", "topk_relu", "fused")
+MODULES = {name: simd.native(f"ulproof.impls.{name}") for name in FAMILIES}
+pytestmark = pytest.mark.skipif(isinstance(MODULES["activations"], str), reason=str(MODULES["activations"]))
+
+ISAS = () if isinstance(MODULES["activations"], str) else tuple(MODULES["activations"].isas())
+JUDGED = ("relu", "relu2", "fatrelu", "gelu", "gelu_tanh", "silu", "sigmoid", "softplus", "tanh", "exp", "crrelu")
+EPS = np.array([0.01], np.float32)
+SPREAD = [(number * 0x9E3779B1) % (1 << 32) >> 10 << 10 for number in range(1, 301)]  # where 1,024 inputs each are tried
+
+
+def ours(name: str) -> Any:
+    return next(each for each in load(name).values() if each.backend == "simd")
+
+
+def listed() -> list[str]:
+    return [
+        name for name in operators() if name.startswith("poly_norm") or operators()[name].package.split(".")[-1] in FAMILIES
+    ]
+
+
+def exhaust(name: str, pass_: str, isa: str, begin: int, end: int) -> tuple[float, int, int]:
+    scalars = [float(value) for value in operators()[name].params.values()]
+    learned = EPS.tolist() if name == "crrelu" else []
+    found: tuple[float, int, int] = MODULES["activations"].exhaust(name, pass_, isa, begin, end, 1, scalars, learned)
+    return found
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize("name", JUDGED)
+def test_a_sample_of_the_float32_line_is_within_the_bound(name: str, pass_: str, isa: str) -> None:
+    bound = ours(name).bound[pass_, "float32"]
+    for begin in SPREAD:
+        largest, bits, _ = exhaust(name, pass_, isa, begin, begin + 1024)
+        assert largest <= bound, f"{largest} ULP at bits {bits:#x}"
+
+
+@pytest.mark.parametrize("begin", [0x3F800000, 0xBF400000, 0xC1480000, 0xC0780000])  # 1, -0.75, -12.5, -3.875
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "silu", "softplus", "tanh", "crrelu"])
+def test_the_native_judge_agrees_with_the_reference(name: str, pass_: str, begin: int) -> None:
+    x = np.arange(begin, begin + 4096, dtype=np.uint32).view(np.float32)
+    inputs = (x, *([np.ones_like(x)] if pass_ == "backward" else []), *([EPS] if name == "crrelu" else []))
+    results = ours(name)(*inputs, pass_=pass_)
+    exact = [array.astype(np.float64) for array in inputs]
+    card = operators()[name].passes[pass_]
+    expected = getattr(reference, card.oracle)(*exact)
+    scale = getattr(reference, card.scale)(*exact, *expected)[0] if card.scale else None
+    result = results[0] if isinstance(results, tuple) else results
+    errors = ulp_error(result, expected[0], "float32", scale)
+    largest, bits, inexact = exhaust(name, pass_, ISAS[0], begin, begin + 4096)
+    assert largest == pytest.approx(errors.max(), rel=1e-6)
+    assert errors[bits - begin] == pytest.approx(largest, rel=1e-6)
+    assert inexact == np.count_nonzero(result != expected[0].astype(np.float32))
+
+
+def drawn(name: str, pass_: str, rows: int, n: int) -> tuple[np.ndarray, ...]:
+    operator = operators()[name]
+    flat = operator.passes[pass_].inputs[0].axes == ("n",)
+    return stress.inputs(operator, pass_, {"n": rows * n} if flat else {"rows": rows, "n": n}, "float32", "normal")
+
+
+def results(name: str, pass_: str, inputs: tuple[np.ndarray, ...], **options: Any) -> tuple[np.ndarray, ...]:
+    found = ours(name)(*inputs, pass_=pass_, **options)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def same(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> bool:
+    return len(one) == len(other) and all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize("name", listed())
+def test_every_number_of_threads_gives_the_same_bits(name: str, pass_: str) -> None:
+    inputs = drawn(name, pass_, 72, 3000)  # several tasks, the last one short
+    alone = results(name, pass_, inputs, threads=1)
+    assert same(alone, results(name, pass_, inputs, threads=1))
+    assert same(alone, results(name, pass_, inputs, threads=2))
+    assert same(alone, results(name, pass_, inputs, threads=3))
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize("name", listed())
+def test_results_do_not_depend_on_strides(name: str, pass_: str) -> None:
+    inputs = drawn(name, pass_, 5, 1400)
+    card = operators()[name].passes[pass_]
+
+    def apart(array: np.ndarray) -> np.ndarray:
+        wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), np.nan, array.dtype)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+
+    views = tuple(apart(array) for array in inputs)
+    assert all(np.array_equal(view, array) for view, array in zip(views, inputs, strict=True))
+    expected = results(name, pass_, inputs)
+    assert same(expected, results(name, pass_, views))
+    outputs = tuple(apart(np.zeros_like(each)) for each in expected)
+    ours(name).bind(views, outputs, pass_=pass_)()
+    assert same(expected, tuple(np.ascontiguousarray(each) for each in outputs)), card.outputs
+
+
+@pytest.mark.parametrize("offset", [0, 1, 5])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_stores_past_the_caches_write_the_same(isa: str, dtype: str, offset: int) -> None:
+    def at(array: np.ndarray) -> np.ndarray:
+        room = np.zeros(array.size + 64, array.dtype)
+        room[offset : offset + array.size] = array
+        return room[offset : offset + array.size]
+
+    gelu = operators()["gelu"]
+    inputs = tuple(at(array) for array in stress.inputs(gelu, "backward", {"n": 1003}, dtype, "normal"))
+    written = []
+    for last in (1 << 30, 0):  # a last-level cache that holds everything, and one that holds nothing
+        output = at(np.zeros_like(inputs[0]))
+        element = simd.ELEMENTS[dtype]
+        MODULES["activations"].bind("gelu", "backward", isa, element, list(inputs), [output], [], [], [], 1, last)()
+        written.append(output.tobytes())
+    assert written[0] == written[1]
+    assert any(written[0])
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+def test_halves_of_a_packed_array_are_taken_as_they_are(pass_: str) -> None:
+    gate, up, *rest = drawn("swiglu", pass_, 7, 300)
+    packed = np.concatenate([gate, up], -1)
+    assert same(
+        results("swiglu", pass_, (gate, up, *rest)), results("swiglu", pass_, (packed[:, :300], packed[:, 300:], *rest))
+    )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n", [1, 17, 1000, 11008])
+@pytest.mark.parametrize("k", [1, 7, 256, 11008])
+def test_topk_keeps_the_first_of_equals(n: int, k: int, isa: str) -> None:
+    rng = np.random.default_rng(n + k)
+    x = np.stack([rng.integers(-6, 7, n), rng.standard_normal(n), -rng.random(n), np.ones(n), np.arange(n)]).astype(np.float32)
+    y = ours("topk_relu")(x, params={"k": k}, isa=isa)
+    order = np.argsort(-x, 1, kind="stable")[:, :k]
+    expected = np.zeros_like(x)
+    np.put_along_axis(expected, order, np.take_along_axis(x, order, 1).clip(0), 1)
+    assert np.array_equal(y, expected)
