@@ -27,9 +27,8 @@ def ours(name: str) -> Any:
 
 
 def listed() -> list[str]:
-    return [
-        name for name in operators() if name.startswith("poly_norm") or operators()[name].package.split(".")[-1] in FAMILIES
-    ]
+    ours_of = (name for name in operators() if any(each.backend == "simd" for each in load(name).values()))
+    return [name for name in ours_of if operators()[name].package.split(".")[-1] in FAMILIES]
 
 
 def exhaust(name: str, pass_: str, isa: str, begin: int, end: int) -> tuple[float, int, int]:
