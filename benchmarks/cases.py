@@ -48,6 +48,11 @@ ACTIVATION = Case(
 )
 ROWS = Case(ACTIVATION.implementations, ("16x4096", "1024x8192"), full=("65536x256", "512x32768", "2048x11008"))
 BY_ROWS = replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager", "triton/fused", "cuda/fused"))
+TOPK = replace(
+    ROWS,
+    implementations=("numpy/partition", "peer/torch-eager", "simd/select", "triton/bisection", "cuda/radix-select"),
+    shapes=("16x3072", "64x11008"),
+)
 
 CASES: Mapping[str, Case] = {
     "softmax": Case(("simd/two-pass", "simd/three-pass-reload", "simd/three-pass-recompute", *FAMILY)),
@@ -76,8 +81,8 @@ CASES: Mapping[str, Case] = {
     "geglu": ROWS,
     "reglu": ROWS,
     "fatrelu_and_mul": ROWS,
-    "poly_norm": replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager", "simd/by-rows")),
-    "topk_relu": Case(("numpy/partition", "peer/torch-eager", "simd/select"), ("16x3072", "64x11008"), full=ROWS.full),
+    "poly_norm": replace(BY_ROWS, implementations=(*BY_ROWS.implementations, "simd/by-rows")),
+    "topk_relu": TOPK,
     "bias_gelu": BY_ROWS,
     "bias_silu": BY_ROWS,
     "bias_relu2": BY_ROWS,

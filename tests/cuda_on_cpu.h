@@ -59,6 +59,7 @@ static Fiber* current;
 static jmp_buf scheduler;
 static const std::function<void()>* body;
 static Dim gridDim;
+static u32 threads_of_block;
 static u32 first_block;  // of the cluster that runs
 static std::vector<float> exchanged[2];
 static std::vector<std::vector<uint4>> shared_memory;  // a block each
@@ -114,6 +115,7 @@ inline State run_block(u32 first, u32 threads) {
 
 inline void run_cluster(u32 blocks, u32 threads, const std::function<void()>& kernel) {
   body = &kernel;
+  threads_of_block = threads;
   slots.clear();
   if (fibers.size() < blocks * threads) fibers.resize(blocks * threads);
   for (auto& side : exchanged) side.assign(blocks * threads, 0.0f);
@@ -145,6 +147,8 @@ inline float published(float* slot, u32 block) {
   return slots.at({block, slot});
 }
 
+#define blockDim (Dim{threads_of_block})
+inline u32 atomicAdd(u32* to, u32 by) { return *to += by, *to - by; }  // fibers take turns
 inline void __syncthreads() { pause(AT_BARRIER); }
 
 inline float __shfl_xor_sync(u32, float value, int distance) {

@@ -52,6 +52,8 @@ def workloads(implementation: Implementation, pass_: str) -> Iterator[tuple[str,
         yield from (("float32", each, {"rows": 5, "n": 1032}) for each in chosen)
         yield from ((dtype, each, {"rows": 37, "n": 264}) for dtype in ("float16", "bfloat16") for each in chosen[:2])
         yield "float32", names[0], {"rows": 3, "n": 8}
+        if not implementation.operator.elementwise:  # rows held by more threads, and rows that are read again
+            yield from (("float32", names[0], {"rows": 2, "n": n}) for n in (5000, 40000))
 
 
 def memory(array: np.ndarray, implementation: Implementation) -> Memory:

@@ -105,6 +105,7 @@ struct Float32 {
   typedef u32 Bits;
   static constexpr int lanes = 4;
   static constexpr bool precise = true;
+  static constexpr int absent = 0;  // low bits of a value that are always 0
   static DEVICE float value(Bits bits) { return __uint_as_float(bits); }
   static DEVICE Bits round(float x) { return __float_as_uint(x); }
   static DEVICE void unpack(uint4 v, float (&x)[4]) {
@@ -133,11 +134,13 @@ struct Half {
 };
 
 struct Float16 : Half<Float16> {
+  static constexpr int absent = 13;
   static DEVICE float value(u16 bits) { return float16_value(bits); }
   static DEVICE u32 round_pair(float low, float high) { return pack_float16(low, high); }
 };
 
 struct Bfloat16 : Half<Bfloat16> {
+  static constexpr int absent = 16;
   static DEVICE float value(u16 bits) { return __uint_as_float((u32)bits << 16); }
   static DEVICE u32 round_pair(float low, float high) { return pack_bfloat16(low, high); }
 };

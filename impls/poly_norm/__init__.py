@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, gradients, learned, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, gradients, learned, on_gpu, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 X, Y, DY, DX = (Argument(name, ROW) for name in ("x", "y", "dy", "dx"))
@@ -18,11 +18,11 @@ def _simd(name: str) -> tuple[Implementation, ...]:
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:
-    return ()
+    return on_gpu("triton", "a program holds a row in registers, or reads it twice: any length")
 
 
 def _cuda(name: str) -> tuple[Implementation, ...]:
-    return ()
+    return on_gpu("cuda", "a block holds a row in registers, or reads it twice: any length")
 
 
 POLY_NORM = Operator(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, per_element, torch_peers, within
-from ..registry import Argument, Implementation, Operator, Pass
+from dataclasses import replace
+
+from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, on_gpu, per_element, torch_peers, within
+from ..registry import Argument, Axes, Implementation, Operator, Pass
 
 X, Y, DY, DX = (Argument(name, ROW) for name in ("x", "y", "dy", "dx"))
 # Peers may keep others among equals: off by all of an element, of which the bounds of ours allow nothing.
@@ -16,12 +18,20 @@ def _simd(name: str) -> tuple[Implementation, ...]:
     return (Implementation("simd", "select", passes=PASSES, isas=ISAS, threaded=True, bound=within(0, 0), note=note),)
 
 
+def exact(implementations: tuple[Implementation, ...]) -> tuple[Implementation, ...]:
+    return tuple(replace(each, bound=within(0, 0)) for each in implementations)
+
+
+def held(pass_: str, axes: Axes, dtype: str) -> str | None:
+    return f"takes rows of up to 32768 elements, not {axes['n']}" if axes["n"] > 32768 else None
+
+
 def _triton(name: str) -> tuple[Implementation, ...]:
-    return ()
+    return exact(on_gpu("triton", "bisection on the bits of a row held in registers", variant="bisection", limits=held))
 
 
 def _cuda(name: str) -> tuple[Implementation, ...]:
-    return ()
+    return exact(on_gpu("cuda", "a radix select by a block a row: any length", variant="radix-select"))
 
 
 TOPK_RELU = Operator(
