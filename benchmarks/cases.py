@@ -47,7 +47,7 @@ ACTIVATION = Case(
     full=tuple(str(1 << power) for power in range(4, 27)),
 )
 ROWS = Case(ACTIVATION.implementations, ("16x4096", "1024x8192"), full=("65536x256", "512x32768", "2048x11008"))
-BY_ROWS = replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager", "triton/fused", "cuda/fused"))
+BY_ROWS = replace(ROWS, implementations=("numpy/by-rows", "peer/torch-eager", "triton/fused", "cuda/fused", "simd/by-rows"))
 TOPK = replace(
     ROWS,
     implementations=("numpy/partition", "peer/torch-eager", "simd/select", "triton/bisection", "cuda/radix-select"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..card import CPU_AND_GPU, PASSES, ROW, at_least, on_gpu, per_element, torch_peers, within
+from ..card import CPU_AND_GPU, ISAS, PASSES, ROW, at_least, on_gpu, per_element, torch_peers, within
 from ..registry import Argument, Implementation, Operator, Pass
 
 X, Y, DX = (Argument(name, ROW) for name in ("x", "y", "dx"))
@@ -28,7 +28,10 @@ PRIORITY = (
 
 
 def _simd(name: str) -> tuple[Implementation, ...]:
-    return ()
+    # In 16 bits too dbias is float32, and a sum of it is not rounded once.
+    bound = within(2, passes=("forward",)) | within(4, 1, passes=("backward",))
+    note = "32 rows at a time"
+    return (Implementation("simd", "by-rows", passes=PASSES, isas=ISAS, threaded=True, bound=bound, note=note),)
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:
