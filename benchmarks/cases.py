@@ -81,7 +81,7 @@ CASES: Mapping[str, Case] = {
     "geglu": ROWS,
     "reglu": ROWS,
     "fatrelu_and_mul": ROWS,
-    "poly_norm": replace(BY_ROWS, implementations=(*BY_ROWS.implementations, "simd/by-rows")),
+    "poly_norm": BY_ROWS,
     "topk_relu": TOPK,
     "bias_gelu": BY_ROWS,
     "bias_silu": BY_ROWS,
