@@ -539,7 +539,6 @@ def carry_out(
     """Run the trials that the file has not yet, each a line; after ``deadline`` none is begun. One that fails says why."""
     done = finished(place, commit)
     waiting = [trial for trial in trials if trial.key not in done]
-    ruler = git(ROOT, "rev-parse", "HEAD")
     for position, trial in enumerate(waiting, 1):
         if clock() > deadline:
             print(f"out of time: {len(waiting) - position + 1} trials are left for another call")
@@ -550,7 +549,7 @@ def carry_out(
             "arm": trial.arm,
             "number": trial.number,
             "commit": commit,
-            "ruler": ruler,
+            "ruler": git(ROOT, "rev-parse", "HEAD"),
         }
         begin, before = clock(), ticks()
         with busy(experiment.loaded):
