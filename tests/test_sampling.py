@@ -10,8 +10,19 @@ from typing import Any
 
 import pytest
 
+from ulproof.benchmarks.duel import warming
 from ulproof.benchmarks.measure import caches, environment
-from ulproof.benchmarks.measure.sampling import Effort, OverBudget, Rotation, Sampler, calibrate, hot, settled, take_turns
+from ulproof.benchmarks.measure.sampling import (
+    Effort,
+    OverBudget,
+    Rotation,
+    Sampler,
+    calibrate,
+    hot,
+    running,
+    settled,
+    take_turns,
+)
 from ulproof.benchmarks.measure.statistics import LEAST
 
 
@@ -219,3 +230,17 @@ def test_caches_are_read_from_sysfs(tmp_path: Any) -> None:
             (folder / name).write_text(f"{text}\n")
     assert caches.sizes(str(tmp_path)) == {"L1": 48 << 10, "L2": 2 << 20, "L3": 1 << 30}
     assert caches.sizes(str(tmp_path / "nowhere")) == caches.UNKNOWN
+
+
+def test_untimed_calls_come_before_a_sample_and_waiting_is_taken_off() -> None:
+    clock = Clock()
+    heard: list[Any] = []
+    waits = iter([0, 0, 0, 1_000_000_000])
+    sampler = running(clock.work(lambda now: 2.0, heard), 3, lambda: next(waits), clock.nanoseconds)
+    assert sampler(2) == 2.0 and len(heard) == 5
+    assert sampler(1) == 1.0 and len(heard) == 9
+
+
+@pytest.mark.parametrize(("nbytes", "calls"), [(8 << 10, 1), (512 << 10, 1), (1 << 20, 4), (32 << 20, 4), (64 << 20, 0)])
+def test_what_the_second_level_cannot_hold_is_warmed_up_for_longer(nbytes: int, calls: int) -> None:
+    assert warming(nbytes, {"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}) == calls

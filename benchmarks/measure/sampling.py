@@ -37,12 +37,12 @@ def hot(call: Call, clock: Callable[[], int] = time.perf_counter_ns) -> Sampler:
     return sample
 
 
-def running(call: Call, warm: bool, waited: Callable[[], int], clock: Callable[[], int] = time.perf_counter_ns) -> Sampler:
-    """As ``hot`` when ``warm``, else without the untimed call; less the time in which the thread was ready to run and another
-    had its core. ``waited`` counts that, in nanoseconds."""
+def running(call: Call, warm: int, waited: Callable[[], int], clock: Callable[[], int] = time.perf_counter_ns) -> Sampler:
+    """As ``hot``, with ``warm`` untimed calls; less the time in which the thread was ready to run and another had its core.
+    ``waited`` counts that, in nanoseconds."""
 
     def sample(calls: int) -> float:
-        if warm:
+        for _ in repeat(None, warm):
             call()
         before = waited()
         begin = clock()
