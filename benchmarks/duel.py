@@ -276,8 +276,11 @@ def sampler(job: Mapping[str, Any], call: Callable[[], Any]) -> Sampler:
 
 
 def warming(nbytes: int, sizes: Mapping[str, int]) -> int:
-    """Untimed calls that bring a workload back into the caches. One is not enough beyond the second level: after it, twin, whose
-    buffers both other sides have displaced, was still 6% slower than base, whose buffers head keeps warm; after four 0.7%."""
+    """Untimed calls that bring a workload back into the caches.
+
+    One is not enough beyond the second level: after it, twin, whose buffers the other sides have displaced, was still 6%
+    slower than base, whose buffers head keeps warm; after four 0.7%.
+    """
     if caches.beyond(nbytes, sizes):
         return 0
     return 1 if 2 * nbytes <= sizes.get("L2", 0) else 4

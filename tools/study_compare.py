@@ -33,6 +33,9 @@ Line = dict[str, Any]
 
 # ---- what is planted
 
+# The kernels that are compared are those of this commit, whatever they have become: the plants fit them, their sizes are
+# known, and studies of different rulers can be held against each other. The ruler is the working tree's.
+BASE = "214c16a9902a26f27155f9b1b2a84ef1f550e8ac"
 BLOCK = "impls/softmax/simd_forward.cpp"
 ROWS = "impls/softmax/simd_rows-inl.h"
 SHARED = "impls/_backends/simd-inl.h"
@@ -790,7 +793,7 @@ def fill(text: str, lines: Sequence[Line]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 when every trial that was asked for is in the file, 3 when some are left for another call."""
+    """Exit code 0 when every trial that was asked for is in the file, 3 when some are left, 64 for bad usage."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="20 minutes: one invocation of each kind")
     parser.add_argument("--only", nargs="+", choices=[*EXPERIMENTS, "inaccurate"], default=[*EXPERIMENTS, "inaccurate"])
@@ -798,7 +801,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--beside", type=int, default=10, help="invocations of each other gate at most (default 10)")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first invocation, to add some")
     parser.add_argument("--minutes", type=float, help="begin no trial after that many; with --quick 20")
-    parser.add_argument("--commit", default="HEAD", help="what the plants start from (default HEAD)")
+    parser.add_argument(
+        "--commit", default=BASE, help="what the plants start from, by default the commit they were written for"
+    )
     parser.add_argument("--folder", type=Path, default=Path(".study"))
     parser.add_argument("--around", default="", help="a command that each measurement is given to, such as `nice -n -5`")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "trust.md")
@@ -818,7 +823,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deadline = time.monotonic() + 60 * minutes
     complete = True
     if not given.table:
-        commit = git(ROOT, "rev-parse", given.commit)
+        try:
+            commit = git(ROOT, "rev-parse", "--verify", f"{given.commit}^{{commit}}")
+        except RuntimeError:
+            print(f"no commit {given.commit} in this clone; `git fetch --unshallow` brings old ones", file=sys.stderr)
+            return 64
         plant(place.clone, commit)
         for name in ("plain", *PLANTS):
             side(place, name)
