@@ -328,7 +328,9 @@ def test_params_reach_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "implementation", [each for each in HERE if each.operator.name in ("crrelu", "rational_group")], ids=str
+    "implementation",
+    [each for each in HERE if each.operator.name in ("crrelu", "rational_group")],
+    ids=lambda each: each.full_name,
 )
 def test_parameters_of_another_shape_or_dtype(implementation: Implementation) -> None:
     card = implementation.operator.passes["forward"]
