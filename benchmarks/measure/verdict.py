@@ -5,8 +5,9 @@ number, the median of log(head / base) over rounds in which both sides were samp
 hits both, and what is left of it is no more than an outlier. What differs from restart to restart (layout luck) is what an
 interval must cover, and samples within a restart know nothing of it; so the interval is Student's over restarts, exact for
 normal effects and wide of it for heavier tails. A bootstrap over five restarts covers far less than it claims. Five may
-also happen to look alike, as when each landed in the same one of two modes: so no interval is narrower than the scatter of
-base against its own copy makes it.
+also happen to look alike, as when each landed in the same one of two modes: so no interval of fewer than ten is narrower than
+the scatter of base against its own copy makes it. (Of more it may be: the copy has buffers of its own, whose pages collide in
+large caches as luck will have it; base and head share theirs.)
 
 Looking again after more restarts is another chance to err: look k may err with probability A / (k (k + 1)), which
 sums to A however many looks there are. A is 1% over the number of workloads in the comparison.
@@ -23,6 +24,7 @@ from statistics import fmean, stdev
 CONFIDENCE = 0.99
 GUARD = 0.95  # confidence that identical code comes out the same: a condition of a verdict, not the verdict
 FIRST = 5  # restarts before the first look
+ALIKE = 10  # restarts from which their own scatter is believed
 GROWTH = 1.4  # of restarts from look to look
 SLOWER, FASTER, SAME, INCONCLUSIVE = "slower", "faster", "same", "inconclusive"
 
@@ -123,7 +125,8 @@ class Trial:
         """Judge what there is; needs two restarts. Each look costs confidence, so take one when ``due``, and a last one."""
         self.look += 1
         self.seen = len(self.heads)
-        self.ratio = interval(self.heads, look_error(self.look, self.workloads), stdev(self.twins))
+        scatter = stdev(self.twins) if self.seen < ALIKE else 0.0
+        self.ratio = interval(self.heads, look_error(self.look, self.workloads), scatter)
         self.twin = interval(self.twins, look_error(self.look, confidence=GUARD))
 
     @property
