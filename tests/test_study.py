@@ -138,8 +138,15 @@ def test_the_order_is_mixed_and_always_the_same(study: ModuleType) -> None:
 
 def test_the_full_study_has_as_many_verdicts_as_it_promises(study: ModuleType) -> None:
     for name, experiment in study.EXPERIMENTS.items():
-        assert len(experiment.workloads) * experiment.runs[0] >= experiment.least, name
+        verdicts = sum(len(experiment.part(number).workloads) for number in range(experiment.runs[0]))
+        assert verdicts >= experiment.least, name
         assert experiment.driven, name
+    identical = study.EXPERIMENTS["identical"]
+    parts = [identical.part(number).workloads for number in range(3)]
+    assert sorted(map(str, sum(parts, ()))) == sorted(map(str, identical.workloads)), "the parts make the whole"
+    for each in parts:
+        shapes, threads = {one.shape for one in each}, {one.threads for one in each}
+        assert len(each) == len(study.OPERATORS) * len(shapes) * len(threads), "filters can ask for this part alone"
     sizes = [each.nbytes for each in study.EXPERIMENTS["identical"].workloads]
     assert (min(sizes), max(sizes)) == (4 << 10, 64 << 20)
     assert {each.threads for each in study.EXPERIMENTS["identical"].workloads} == {1, 2}
