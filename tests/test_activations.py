@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ulproof.benchmarks import check
+from ulproof.benchmarks.measure import ulp
 from ulproof.impls import implementations, load, operators
 from ulproof.impls._backends import stress
 from ulproof.impls._backends.arrays import dtype_named
@@ -201,7 +202,9 @@ def test_states_a_bound_of_the_contract(implementation: Implementation) -> None:
     for dtype in implementation.dtypes:
         allowed = {"forward": 3.0, "backward": 4.0} if dtype == "float32" else dict.fromkeys(("forward", "backward"), 0.51)
         for pass_ in implementation.passes:
-            assert bound[pass_, dtype] <= allowed[pass_], (pass_, dtype)
+            # A bias's gradient stays float32 beside 16 bits: it is a sum of terms, not one number rounded once.
+            summed = pass_ == "backward" and implementation.operator.name.startswith("bias_") and dtype != "float32"
+            assert bound[pass_, dtype] <= (1 if summed else allowed[pass_]), (pass_, dtype)
 
 
 @implemented
@@ -219,6 +222,13 @@ def test_any_layout_gives_the_same_numbers(implementation: Implementation) -> No
         )
         expected = implementation(*given, pass_=pass_)
         expected = expected if isinstance(expected, tuple) else (expected,)
+        wide = [
+            (each.reshape(-1) if flat and shaped[argument.name] else each).astype(np.float64)
+            for argument, each in zip(card.inputs + card.outputs, (*given, *expected), strict=True)
+        ]
+        reference = import_module(".reference", operator.package)
+        scaled = getattr(reference, card.scale)(*wide, **operator.params) if card.scale else (None,) * len(expected)
+        scales = {argument.name: scale for argument, scale in zip(card.outputs, scaled, strict=True)}
         for layout in (*(each for each in stress.STRIDED if each != "broadcast-row"), "misaligned"):
 
             def arranged(argument: Any, array: np.ndarray, layout: str = layout, shaped: Any = shaped) -> np.ndarray:
@@ -233,9 +243,10 @@ def test_any_layout_gives_the_same_numbers(implementation: Implementation) -> No
             )
             implementation.bind(inputs, outputs, pass_=pass_)()
             for argument, output, there in zip(card.outputs, outputs, expected, strict=True):
-                # A parameter's gradient is summed in the memory's order.
-                compare = np.testing.assert_array_equal if shaped[argument.name] else np.testing.assert_allclose
-                compare(output, there, err_msg=f"{pass_} {layout}")  # type: ignore[operator]
+                if shaped[argument.name]:
+                    np.testing.assert_array_equal(output, there, err_msg=f"{pass_} {layout}")
+                else:  # a parameter's gradient is summed in the memory's order
+                    assert ulp.ulp_error(output, there, "float32", scales[argument.name]).max() <= 1, layout
         lead = tuple(
             each.reshape(2, 3, 40) if shaped[argument.name] else each for argument, each in zip(card.inputs, given, strict=True)
         )

@@ -143,7 +143,7 @@ double Exp(const void* source, void*, size_t bytes) {
     const VF c = exponential(hn::LoadU(f32, from + i + 2 * kLanes)), d = exponential(hn::LoadU(f32, from + i + 3 * kLanes));
     sum = hn::Add(sum, hn::Add(hn::Add(a, b), hn::Add(c, d)));
   }
-  return hn::GetLane(hn::SumOfLanes(f32, sum));
+  return double(hn::GetLane(hn::SumOfLanes(f32, sum))) / each.kFactor;
 }
 
 constexpr Kernels kKernels = {Read, CopyPlain, CopyStream, FmaFloat32, FmaFloat64, Exp};

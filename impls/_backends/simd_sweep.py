@@ -61,6 +61,8 @@ def scalars(implementation: Implementation, params: Mapping[str, Any]) -> list[f
 
 def caller(implementation: Implementation, pass_: str) -> Callable[..., Any]:
     """A callable from arrays to results that allocates and runs natively, or gives ``NotImplemented`` to decline."""
+    if implementation.limits:  # which the native way doesn't know
+        return lambda *arrays: NotImplemented
     module = simd.native(implementation.operator.package)
     card = implementation.operator.passes[pass_]
     return module.caller(
