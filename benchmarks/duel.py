@@ -306,12 +306,14 @@ def duel(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
     generator = random.Random(job["seed"])
     sides = list(job["builds"])
     values = drawn(job)
-    shared, own = Ground(job, values, generator), Ground(job, values, generator)
+    lots = [Ground(job, values, generator) for _ in range(2)]  # drawn anew each time: one's pages may be the luckier ones
     calls: dict[str, int] = {}
     samples: list[dict[str, float]] = []
     ready = 0.0
     try:
         while len(samples) < ROUNDS or time.perf_counter() - ready < job["seconds"]:
+            generator.shuffle(lots)
+            shared, own = lots
             grounds = {"twin": own.place()}
             grounds |= dict.fromkeys(("base", "head"), shared.place())
             generator.shuffle(sides)

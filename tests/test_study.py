@@ -122,7 +122,7 @@ def test_a_gate_that_fails_is_recorded_and_gives_no_verdict(study: ModuleType, p
     (line,) = study.read(place.trials)
     assert line["error"] == "exit code 4: does not build" and line["rows"] == []
     assert study.verdicts([line], "slower-5", "ulproof", "") == []
-    assert "1 more failed" in study.conditions([line, {**line, "error": None}])
+    assert "1 more failed" in study.conditions([line, {**line, "error": None}, {"plant": "slower-5", "error": 0.001}])
     calls: list[int] = []
     study.carry_out([study.Trial("slower-5", "ulproof", 0)], experiments, place, "abc", gates(study, calls))
     assert calls == [1], "what failed is tried again"
@@ -179,7 +179,7 @@ def test_verdicts_are_counted_as_the_targets_say(study: ModuleType) -> None:
         rows = [{"workload": "softmax 1x1024 t1", "verdict": each} for each in said]
         return {"experiment": experiment, "arm": "ulproof", "rows": rows}
 
-    lines = [line("identical", "same", "inconclusive", "faster"), line("slower-5", "slower", "inconclusive", "same", "faster")]
+    lines = [line("identical", "same", "not measured", "faster"), line("slower-5", "slower", "inconclusive", "same", "faster")]
     table = {
         row.split(" | ")[1]: row for row in study.trusted(lines).splitlines() if "`ulproof" in row and "not run" not in row
     }

@@ -661,7 +661,7 @@ def right(experiment: Experiment, row: Line) -> bool:
     """Whether a verdict counts towards the target: a planted slowdown found, or identical code not accused."""
     if experiment.found == "slower":
         return bool(row["verdict"] == "slower")
-    return row["verdict"] in ("same", "inconclusive")
+    return row["verdict"] not in ("slower", "faster")
 
 
 def verdicts(lines: Iterable[Line], experiment: str, arm: str, rule: str) -> list[Line]:
@@ -687,7 +687,7 @@ def trusted(lines: Sequence[Line]) -> str:
             for rule in RULES[arm]:
                 rows = verdicts(lines, name, arm, rule)
                 good = sum(right(experiment, row) for row in rows)
-                unsure = sum(row["verdict"] == "inconclusive" for row in rows)
+                unsure = sum(row["verdict"] not in ("slower", "faster", "same") for row in rows)
                 wrong = len(rows) - good - (unsure if experiment.found == "slower" else 0)
                 first = f"{experiment.what} (target: {experiment.target})" if arm == "ulproof" else ""
                 label = LABELS[arm].format(rule if arm == "asv" else rule.strip())
@@ -744,7 +744,7 @@ def conditions(lines: Sequence[Line]) -> str:
         return "No trial has run."
     loads = sorted(line["load"] for line in trials)
     stolen = max(line["stolen"] for line in trials)
-    failed = sum(bool(line.get("error")) for line in lines)
+    failed = sum("arm" in line and bool(line.get("error")) for line in lines)
     hours = sum(line["seconds"] for line in trials) / 3600
     return (
         f"{len(trials)} invocations in {hours:.1f} hours; load average at their ends from {loads[0]:.1f} to {loads[-1]:.1f}, "
@@ -785,7 +785,7 @@ PARTS: Mapping[str, Callable[[Sequence[Line]], str]] = {
     "conditions": lambda lines: conditions(calm(lines)),
     "trusted": lambda lines: trusted(calm(lines)),
     "same": lambda lines: same(calm(lines)),
-    "by_workload": lambda lines: by_workload(calm(lines)),
+    "by_workload": by_workload,
     "busy_conditions": lambda lines: conditions(calm(lines, False)),
     "busy": lambda lines: trusted(calm(lines, False)),
     "accuracy": accuracy,
