@@ -627,6 +627,7 @@ class Referee:
         self.progress.begin("taking turns", len(contests))
         # The cheap ones first: a verdict on each of them costs as much as a single look at the largest.
         playing, first = sorted(contests, key=lambda each: each.row.get("bytes", 0)), True
+        share = 0.0
         try:
             while True:
                 for each in playing:
@@ -640,7 +641,7 @@ class Referee:
                 left = self.options.budget - (time.monotonic() - begin)
                 if not playing or left <= 0:
                     break
-                share = left / PASSES / len(playing)
+                share = max(share, left / PASSES / len(playing))  # shorter restarts towards the end would be outliers
                 until = time.monotonic() + (left / FIRST if first else left)
                 if not self._restart(playing, share, until, generator):
                     break  # what is left of the budget is too little for any of them
