@@ -177,7 +177,7 @@ def test_wilson(study: ModuleType, found: int, trials: int, low: float, high: fl
 def test_verdicts_are_counted_as_the_targets_say(study: ModuleType) -> None:
     def line(experiment: str, *said: str) -> dict[str, Any]:
         rows = [{"workload": "softmax 1x1024 t1", "verdict": each} for each in said]
-        return {"experiment": experiment, "arm": "ulproof", "rows": rows}
+        return {"experiment": experiment, "arm": "ulproof", "rows": rows, "load": 1.0}
 
     lines = [line("identical", "same", "not measured", "faster"), line("slower-5", "slower", "inconclusive", "same", "faster")]
     table = {
