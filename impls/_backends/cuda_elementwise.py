@@ -5,11 +5,11 @@ A family names, for each operator, a C++ struct of its value and slope, and hand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..registry import ITEMSIZE
+from ..registry import ITEMSIZE, Implementation
 from . import nvrtc
 from .elementwise import Operands
 from .nvrtc import Launch
@@ -100,3 +100,23 @@ def compiled(plan: Plan, source: str, dtype: str, arch: str) -> list[dict[str, A
         }
         for launch in plan.launches
     ]
+
+
+Held = Sequence[tuple[int, int]]  # threads of a block, and vectors of 16 bytes that each holds; 0: rows of any length
+
+
+def fitting(held: Held, n: int, dtype: str) -> tuple[int, int]:
+    """The first of ``held`` that takes a row of n elements whole, else the last."""
+    vectors = -(-n * ITEMSIZE[dtype] // 16)
+    return next(((threads, each) for threads, each in held if threads * each >= vectors), held[-1])
+
+
+def every_length(
+    plan: Callable[..., Plan], implementation: Implementation, pass_: str, held: Held, source: str, dtype: str, arch: str
+) -> list[dict[str, Any]]:
+    """What the kernels of all lengths in ``held`` need of a GPU; ``plan`` as the families' own."""
+    lanes = 16 // ITEMSIZE[dtype]
+    lengths = [threads * each * lanes or 1 << 24 for threads, each in held]
+    plans = [plan(implementation, pass_, 1, n, dtype, implementation.operator.params) for n in lengths]
+    launches = {launch.kernel: launch for each in plans for launch in each.launches}
+    return compiled(replace(plans[0], launches=tuple(launches.values())), source, dtype, arch)

@@ -9,7 +9,6 @@ Max 4 ULP forward and 5 ULP backward in float32, 0.51 ULP in float16 and bfloat1
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -20,7 +19,7 @@ from .._backends import cuda_elementwise as backend
 from .._backends import elementwise, nvrtc, tensors
 from .._backends.cuda_elementwise import Plan
 from .._backends.nvrtc import Launch
-from ..registry import ITEMSIZE, Axes, Implementation
+from ..registry import Axes, Implementation
 
 call = tensors.call
 
@@ -45,8 +44,7 @@ def plan(
     implementation: Implementation, pass_: str, rows: int, n: int, dtype: str, params: Mapping[str, Any] | None = None
 ) -> Plan:
     """The launches of a pass over non-empty matrices."""
-    vectors = -(-n * ITEMSIZE[dtype] // 16)
-    threads, held = next(((threads, each) for threads, each in HELD[pass_] if threads * each >= vectors), HELD[pass_][-1])
+    threads, held = backend.fitting(HELD[pass_], n, dtype)
     kind = backend.TYPES[dtype]
     launches = [Launch(f"poly_norm_{pass_}<{kind}, {threads}, {held}>", rows, threads)]
     eps = int(np.float32((params or implementation.operator.params)["eps"]).view(np.uint32))
@@ -86,8 +84,4 @@ def compiled(
 
     Returns a dict for each kernel: kernel, arch, dtype, registers, shared_bytes, spills (bytes a thread), compile_seconds.
     """
-    lanes = 16 // ITEMSIZE[dtype]
-    lengths = [threads * each * lanes or 1 << 24 for threads, each in HELD[pass_]]
-    plans = [plan(implementation, pass_, 1, n, dtype, implementation.operator.params) for n in lengths]
-    launches = {launch.kernel: launch for each in plans for launch in each.launches}
-    return backend.compiled(replace(plans[0], launches=tuple(launches.values())), source(), dtype, arch)
+    return backend.every_length(plan, implementation, pass_, HELD[pass_], source(), dtype, arch)

@@ -6,7 +6,6 @@ A block holds a row in registers; a longer one it reads once a digit and once mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,7 +14,7 @@ from .._backends import cuda_elementwise as backend
 from .._backends import elementwise, nvrtc, tensors
 from .._backends.cuda_elementwise import Plan
 from .._backends.nvrtc import Launch
-from ..registry import ITEMSIZE, Axes, Implementation
+from ..registry import Axes, Implementation
 
 call = tensors.call
 
@@ -40,8 +39,7 @@ def plan(
     implementation: Implementation, pass_: str, rows: int, n: int, dtype: str, params: Mapping[str, Any] | None = None
 ) -> Plan:
     """The launches of a pass over non-empty matrices."""
-    vectors = -(-n * ITEMSIZE[dtype] // 16)
-    threads, held = next(((threads, each) for threads, each in HELD[pass_] if threads * each >= vectors), HELD[pass_][-1])
+    threads, held = backend.fitting(HELD[pass_], n, dtype)
     kernel = f"topk_relu<{backend.TYPES[dtype]}, {threads}, {1 + (pass_ == 'backward')}, {held}>"
     return Plan((Launch(kernel, rows, threads),), rows, n, each=(params or implementation.operator.params)["k"])
 
@@ -76,8 +74,4 @@ def compiled(
 
     Returns a dict for each kernel: kernel, arch, dtype, registers, shared_bytes, spills (bytes a thread), compile_seconds.
     """
-    lanes = 16 // ITEMSIZE[dtype]
-    lengths = [threads * each * lanes or 1 << 24 for threads, each in HELD[pass_]]
-    plans = [plan(implementation, pass_, 1, n, dtype, implementation.operator.params) for n in lengths]
-    launches = {launch.kernel: launch for each in plans for launch in each.launches}
-    return backend.compiled(replace(plans[0], launches=tuple(launches.values())), source(), dtype, arch)
+    return backend.every_length(plan, implementation, pass_, HELD[pass_], source(), dtype, arch)
