@@ -198,6 +198,7 @@ def check(arguments: argparse.Namespace) -> int:
     runner = run.Runner(run.Unsaved(), chosen, progress())
     try:
         runner.check(items)
+        runner.walk(run.walk_pieces(chosen))
     finally:
         runner.close()
     print(check_table(runner.folder.records))
@@ -426,7 +427,12 @@ def parser() -> Parser:
     some = ("runs", "RUN", "run folders; none: the newest in runs/")
     command("list", list_, "operators and implementations, and why one can't run here", *ops)
     added = command("check", check, "numerics only", *ops)
-    added.add_argument("--preset", default="standard", choices=PRESETS, help="quick: one shape for each stress input")
+    added.add_argument(
+        "--preset",
+        default="standard",
+        choices=PRESETS,
+        help="quick: one shape for each stress input; full: also every float32 number",
+    )
     added = command("run", run, "check, measure, record; table; report", *ops)
     added.add_argument("--preset", default="quick", choices=PRESETS)
     added.add_argument("--budget", type=positive, metavar="SECONDS", help="of measuring; the quick preset's is 90")

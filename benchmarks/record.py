@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,41 @@ def key(record: Mapping[str, Any]) -> str:
     )
     fields += ("ceiling", "level")
     return json.dumps([record.get(field) for field in fields], sort_keys=True)
+
+
+STATUSES = ("ok", "unavailable", "not measured", "suspect", "inaccurate", "timeout", "crashed", "wrong")  # the worst last
+
+
+def whole(records: Iterable[Mapping[str, Any]]) -> list[Record]:
+    """The records, but one for each walk over the float32 line instead of one for each of its pieces, which ``axes.first``
+    tells apart. Of two records of one piece the later one counts; the commits of all pieces are kept."""
+    found: list[Record] = []
+    walks: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for each in records:
+        first = (each.get("axes") or {}).get("first")
+        if first is None:
+            found.append(dict(each))
+        else:
+            walks.setdefault(key({**each, "axes": {}}), {})[first] = each
+    for pieces in walks.values():
+        worst = max(pieces.values(), key=badness)
+        measured: list[Record] = [each["ulp"] for each in pieces.values() if each.get("ulp")]
+        ulp = {name: sum(each[name] for each in measured) for name in ("flushed", "outputs", "misrounded")}
+        line: Record = {**worst, "axes": {"n": sum(each["axes"]["n"] for each in pieces.values())}}
+        line["commit"] = ", ".join(dict.fromkeys(each["commit"] for each in pieces.values() if each.get("commit"))) or None
+        line["ulp"] = {**max(measured, key=lambda each: largest(each)), **ulp} if measured else None
+        found.append(line)
+    return found
+
+
+def largest(ulp: Mapping[str, Any]) -> float:
+    """The largest error, infinite where it is not finite."""
+    return float("inf") if ulp["max"] is None else float(ulp["max"])
+
+
+def badness(record: Mapping[str, Any]) -> tuple[int, float]:
+    """What sorts records by how bad they are."""
+    return STATUSES.index(record["status"]), largest(record["ulp"]) if record.get("ulp") else 0.0
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Record]]:

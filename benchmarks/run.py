@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -20,8 +21,10 @@ from .measure import doctor, environment
 from .measure.ceilings import Ceilings
 from .presets import Filters, Job, Machine, asked
 from .progress import Progress
-from .record import Record, RunFolder, key
+from .record import Record, RunFolder, key, largest
 from .supervise import Died, Setting, Worker
+from .walk import Piece
+from .walk import plan as plan_walks
 
 if TYPE_CHECKING:
     from ulproof.impls.registry import Implementation
@@ -173,7 +176,7 @@ class Runner:
                 self.poor.setdefault(mark, f"{record['stress']}: {record['reason']}")
             if record.get("ulp"):
                 worst = self.ulps.get(mark)
-                if worst is None or size(record["ulp"]) > size(worst):
+                if worst is None or largest(record["ulp"]) > largest(worst):
                     self.ulps[mark] = {**record["ulp"], "worst_input": record["stress"]}
 
     # Workers
@@ -236,20 +239,26 @@ class Runner:
             waiting = [item for item in items if item.worker == kind]
             size = -(-len(waiting) // len(cores))  # neighbours share their inputs, so a share is one stretch
             shares += [waiting[start : start + size] for start in range(0, len(waiting), size)]
-        answers: SimpleQueue[tuple[Item, Record] | None] = SimpleQueue()
+        with closing(self._on_all_cores(self._check_share, shares)) as answers:
+            for item, answer in answers:
+                self._checked(item, answer)
+        self.progress.end()
+
+    def _on_all_cores(self, work: Callable[[Any, SimpleQueue[Any], Event], None], shares: Sequence[Any]) -> Generator[Any]:
+        """What comes of all shares, in no order: ``work`` puts it into the queue, then ``None``, and ends when told to."""
+        answers: SimpleQueue[Any] = SimpleQueue()
         stop = Event()
-        with ThreadPoolExecutor(len(cores)) as pool:
-            futures = [pool.submit(self._check_share, share, answers, stop) for share in shares]
+        with ThreadPoolExecutor(len(environment.cores())) as pool:
+            futures = [pool.submit(work, share, answers, stop) for share in shares]
             try:
                 for _ in futures:
                     while (answer := answers.get()) is not None:
-                        self._checked(*answer)
+                        yield answer
             except BaseException:
                 stop.set()
                 raise
             for future in futures:
                 future.result()
-        self.progress.end()
 
     def _check_share(self, waiting: list[Item], answers: SimpleQueue[Any], stop: Event) -> None:
         kind, threads = waiting[0].worker, max(item.threads for item in waiting)
@@ -282,6 +291,54 @@ class Runner:
     def _checked(self, item: Item, answer: Record) -> None:
         self.write(self._check_row(item) | answer | {"kind": "accuracy", "commit": self.commit})
         self.progress.step(f"{item.operator} {item.implementation} {item.dtype} {item.pass_} {item.stress}")
+
+    def walk(self, pieces: Sequence[Piece]) -> None:
+        """Every float32 number: each core takes the next piece. An implementation that crashes or hangs is left out from
+        there on."""
+        left = [piece.only([side for side in piece.sides if key(piece.row(side)) not in self.done]) for piece in pieces]
+        waiting = deque(piece for piece in left if piece.sides)
+        if not waiting:
+            return
+        self.progress.begin("walking every float32 number", len(waiting))
+        with closing(self._on_all_cores(self._walk_share, [waiting] * len(environment.cores()))) as answers:
+            for piece, records in answers:
+                for record in records:
+                    self.write(record | {"commit": self.commit})
+                self.progress.step(f"{piece.operator} {piece.pass_} {piece.first:#010x}")
+        self.progress.end()
+
+    def _walk_share(self, waiting: deque[Piece], answers: SimpleQueue[Any], stop: Event) -> None:
+        workers: dict[bool, Worker] = {}
+        broken: set[tuple[str, str, str]] = set()
+        try:
+            while waiting and not stop.is_set():
+                try:
+                    piece = waiting.popleft()
+                except IndexError:  # another core took it
+                    break
+                if piece.torch not in workers:
+                    workers[piece.torch] = Worker(Setting(tuple(environment.cores()), 1, None, piece.torch), stop)
+                records: list[Record] = []
+                sides = [side for side in piece.sides if (piece.operator, piece.pass_, side[0]) not in broken]
+                while sides:
+                    try:
+                        job = {"do": "walk", "piece": asdict(piece.only(sides))}
+                        with closing(workers[piece.torch].ask(job, self.options.patience)) as found:
+                            given = list(found)
+                        if "error" in given[-1]:
+                            raise Died("crashed", given[-1]["side"], given[-1]["error"])
+                        records += [answer["record"] for answer in given]
+                        break
+                    except Died as death:
+                        blamed = [side for side in sides if side[0] == death.side] or sides
+                        records += [piece.row(side) | failure(death.status, death.reason) for side in blamed]
+                        broken.update((piece.operator, piece.pass_, name) for name, _ in blamed)
+                        sides = [side for side in sides if side not in blamed]
+                answers.put((piece, records))
+        finally:
+            for worker in workers.values():
+                worker.close()
+            answers.put(None)
 
     def measure_ceilings(self, targets: Collection[str], threads: Collection[int]) -> None:
         wanted: list[tuple[str, int]] = [
@@ -454,6 +511,7 @@ class Runner:
             if total:
                 jobs = [job for each in planned.values() for job in each]
                 self.check(check_items(options, jobs))
+                self.walk(walk_pieces(options))
                 self.measure_ceilings({job.target for job in jobs}, {job.threads for job in jobs if job.target == "cpu"})
                 self.progress.begin("measuring", total)
                 left = options.seconds and max(0.0, options.seconds - self.folder.run["plan"].get("used_seconds", 0.0))
@@ -494,10 +552,6 @@ def marks(record: Record) -> list[tuple[Any, ...]]:
     return [mark({**record, "isa": isa}) for isa in isas]
 
 
-def size(ulp: Record) -> float:
-    return float("inf") if ulp["max"] is None else ulp["max"]
-
-
 def without(job: Job, absent: Collection[tuple[str, str]]) -> Job:
     return job.only([name for name, _ in job.sides if (f"{job.operator}:{name}", job.target) not in absent])
 
@@ -530,6 +584,12 @@ def check_items(options: Options, jobs: Sequence[Job] | None = None) -> list[Ite
         return jobs is None or (item.operator, item.implementation, item.dtype, item.pass_) in timed
 
     return list(filter(wanted, plan_checks(options.operators, filters, thorough=not quick, long=options.preset == "full")))
+
+
+def walk_pieces(options: Options) -> list[Piece]:
+    """The walks over every float32 number: in the full preset alone."""
+    wanted = options.preset == "full"
+    return plan_walks(options.operators, options.filters, options.implementations) if wanted else []
 
 
 def new(path: str | Path, options: Options) -> RunFolder:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .presets import shape
+from .record import badness, whole
 
 Record = Mapping[str, Any]
 BAD = ("wrong", "crashed", "timeout")
@@ -36,7 +37,7 @@ def ulps(ulp: Mapping[str, Any] | None) -> str:
 def check_table(records: Iterable[Record]) -> str:
     """The worst of each implementation, by dtype and pass, and what is wrong."""
     worst: dict[tuple[str, ...], list[Record]] = {}
-    for each in records:
+    for each in whole(records):
         name: tuple[str, ...] = (
             f"{each['operator']}:{each['implementation']}",
             each["pass"],
@@ -47,18 +48,11 @@ def check_table(records: Iterable[Record]) -> str:
         worst.setdefault(name, []).append(each)
     rows: list[tuple[str, ...]] = [("implementation", "pass", "dtype", "target", "ISA", "checks", "max ULP", "on", "status")]
     for name, each_of in worst.items():
-        top = max(each_of, key=lambda each: _badness(each))
+        top = max(each_of, key=badness)
         bad = [each for each in each_of if each["status"] != "ok"]
         said = f"{top['status']}: {top['reason']}" if bad else "ok"
         rows.append((*name, str(len(each_of)), ulps(top.get("ulp")), top["stress"] or "", said))
     return columns(rows)
-
-
-def _badness(record: Record) -> tuple[int, float]:
-    order = ("ok", "unavailable", "not measured", "suspect", "inaccurate", "timeout", "crashed", "wrong")
-    ulp = record.get("ulp")
-    largest = 0.0 if not ulp else float("inf") if ulp["max"] is None else ulp["max"]
-    return order.index(record["status"]), largest
 
 
 def ceiling_table(records: Iterable[Record]) -> str:

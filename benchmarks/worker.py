@@ -93,6 +93,15 @@ def checks(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
         yield {"record": record}
 
 
+def walked(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
+    """A piece of the float32 line, an accuracy record for each side."""
+    from .walk import Piece, walk
+
+    piece = Piece(**{**job["piece"], "sides": tuple(map(tuple, job["piece"]["sides"]))})
+    for record in walk(piece, pulse.beat):
+        yield {"record": record}
+
+
 def said(error: BaseException) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
@@ -344,7 +353,7 @@ def compared(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
 
 
 Work = Callable[[Mapping[str, Any], Pulse], Iterator[Answer]]
-WORK: dict[str, Work] = {"check": checks, "time": timing, "ceilings": ceilings}
+WORK: dict[str, Work] = {"check": checks, "walk": walked, "time": timing, "ceilings": ceilings}
 
 
 def main() -> None:

@@ -44,13 +44,13 @@ def load(runs: str | os.PathLike[str] | Paths = (), *, asv: Paths = (), pytest_b
     headers: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for folder in runs:
-        from ..benchmarks.record import read
+        from ..benchmarks.record import read, whole
 
         header, records = read(folder)
         identity = Path(folder).resolve().name
         headers.append({**header, "id": identity, "source": "ulproof"})
         here = {"run": identity, "source": "ulproof", "machine": machine(header), "date": header["started"]}
-        rows += [{**flat(record), **here} for record in records]
+        rows += [{**flat(record), **here} for record in whole(records)]
     for reader, paths in ((drivers.asv, asv), (drivers.pytest_benchmark, pytest_benchmark)):
         for path in paths:
             header, records = reader(Path(path))

@@ -30,7 +30,7 @@ QUICK: tuple[tuple[Axes, str, str], ...] = (
 )
 
 
-def _simd(name: str) -> tuple[Implementation, ...]:
+def _cpp(name: str) -> tuple[Implementation, ...]:
     # gelu: 2.13 with AVX2, at x = -3.354, and 1.994 with AVX-512 (docs/accuracy.md).
     forward = 2.2 if name == "gelu" else 3 if name in ("gelu_tanh", "tanh") or name.startswith("rational") else 2
     bound = within(forward, passes=("forward",)) | within(4, passes=("backward",))
@@ -76,7 +76,7 @@ def activation(
             "reference", "float64", passes=PASSES, targets=CPU_AND_GPU, bound=within(1, 0.51), note="PyTorch in float64"
         ),
         Implementation("numpy", "direct", passes=PASSES, slow=True, bound=within(1), note="float64 in blocks, rounded once"),
-        *_simd(name),
+        *_cpp(name),
         *_triton(name),
         *_cuda(name),
         *torch_peers(),

@@ -27,7 +27,7 @@ PRIORITY = (
 )
 
 
-def _simd(name: str) -> tuple[Implementation, ...]:
+def _cpp(name: str) -> tuple[Implementation, ...]:
     # dbias is float32 in 16 bits too, and a sum of terms each of which has an error of its own.
     summed = 1 if name.startswith("bias_") else 0.51
     forward = 2.2 if name == "bias_gelu" else 2  # as gelu's own
@@ -64,7 +64,7 @@ def fused(
             Implementation(
                 "numpy", "by-rows", passes=PASSES, slow=True, bound=within(1), note="some rows at a time, rounded once"
             ),
-            *_simd(name),
+            *_cpp(name),
             *_triton(name),
             *_cuda(name),
             *torch_peers(),

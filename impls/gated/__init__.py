@@ -20,7 +20,7 @@ STRESS = ("normal", "normal-10", "log-uniform", "points", "limits", "nan", "deno
 LARGE, SMALL = {"rows": 1024, "n": 8192}, {"rows": 16, "n": 4096}
 
 
-def _simd(name: str) -> tuple[Implementation, ...]:
+def _cpp(name: str) -> tuple[Implementation, ...]:
     bound = within(3, passes=("forward",)) | within(4, passes=("backward",))
     return (Implementation("simd", "sweep", passes=PASSES, isas=ISAS, threaded=True, bound=bound, note="one sweep"),)
 
@@ -72,7 +72,7 @@ def gated(
             Implementation(
                 "numpy", "direct", passes=PASSES, slow=True, bound=within(1), note="float64 in blocks, rounded once"
             ),
-            *_simd(name),
+            *_cpp(name),
             *_triton(name),
             *_cuda(name),
             *torch_peers(),

@@ -12,7 +12,7 @@ GATE = {"float32": 4096.0, "float16": 8192.0, "bfloat16": 8192.0}  # peers form 
 LARGE, SMALL, WIDE = {"rows": 1024, "n": 8192}, {"rows": 16, "n": 4096}, {"rows": 256, "n": 32768}
 
 
-def _simd(name: str) -> tuple[Implementation, ...]:
+def _cpp(name: str) -> tuple[Implementation, ...]:
     note = "a row's moments in double, then its values while it is in cache"
     return (Implementation("simd", "by-rows", passes=PASSES, isas=ISAS, threaded=True, bound=within(3), note=note),)
 
@@ -53,7 +53,7 @@ POLY_NORM = Operator(
         Implementation(
             "numpy", "by-rows", passes=PASSES, slow=True, bound=within(1), note="float64, some rows at a time, rounded once"
         ),
-        *_simd("poly_norm"),
+        *_cpp("poly_norm"),
         *_triton("poly_norm"),
         *_cuda("poly_norm"),
         *torch_peers(),

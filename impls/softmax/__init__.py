@@ -254,7 +254,7 @@ def _peers() -> tuple[Implementation, ...]:
     )
 
 
-def _simd() -> tuple[Implementation, ...]:
+def _cpp() -> tuple[Implementation, ...]:
     """The algorithms from the same sweeps, plain and with streaming stores; and the paper's own code."""
     algorithms = (
         ("three-pass-recompute", (3, 1), 2, True, "maximum, sum, write"),
@@ -335,7 +335,7 @@ SOFTMAX = Operator(
             moved=sweeps(forward=(5, 3), backward=(6, 3)),
             note="x - max is rounded: 64 ULP at a distance of 64 to 87 below the maximum",
         ),
-        *_simd(),
+        *_cpp(),
         Implementation("simd", "auto", passes=PASSES, isas=ISAS, threaded=True, bound=within(2)),
         *_triton((2, 1), (2, 1), (4, 1)),
         *_cuda((2, 1), (2, 1), (4, 1)),

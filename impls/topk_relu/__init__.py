@@ -13,7 +13,7 @@ OTHERS = {"float32": 2.0**25, "float16": 2.0**12, "bfloat16": 2.0**9}
 FFN, SMALL = {"rows": 64, "n": 11008}, {"rows": 16, "n": 3072}
 
 
-def _simd(name: str) -> tuple[Implementation, ...]:
+def _cpp(name: str) -> tuple[Implementation, ...]:
     note = "candidates above a bound from a sample, then bisection on their bits"
     return (Implementation("simd", "select", passes=PASSES, isas=ISAS, threaded=True, bound=within(0, 0), note=note),)
 
@@ -54,7 +54,7 @@ TOPK_RELU = Operator(
         Implementation(
             "numpy", "partition", passes=PASSES, slow=True, bound=within(0, 0), note="a selection of each row's k-th largest"
         ),
-        *_simd("topk_relu"),
+        *_cpp("topk_relu"),
         *_triton("topk_relu"),
         *_cuda("topk_relu"),
         *torch_peers(),
