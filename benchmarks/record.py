@@ -123,16 +123,16 @@ def whole(records: Iterable[Mapping[str, Any]]) -> list[Record]:
     for pieces in walks.values():
         worst = max(pieces.values(), key=badness)
         measured: list[Record] = [each["ulp"] for each in pieces.values() if each.get("ulp")]
-        ulp = {name: sum(each[name] for each in measured) for name in ("flushed", "outputs", "misrounded")}
+        sums = {name: sum(each[name] for each in measured) for name in ("flushed", "outputs", "misrounded")}
         line: Record = {**worst, "axes": {"n": sum(each["axes"]["n"] for each in pieces.values())}}
         line["commit"] = ", ".join(dict.fromkeys(each["commit"] for each in pieces.values() if each.get("commit"))) or None
-        line["ulp"] = {**max(measured, key=lambda each: largest(each)), **ulp} if measured else None
+        line["ulp"] = {**max(measured, key=largest), **sums} if measured else None
         found.append(line)
     return found
 
 
-def largest(ulp: Mapping[str, Any]) -> float:
-    """The largest error, infinite where it is not finite."""
+def largest(ulp: Any) -> float:
+    """A record's largest error in ULPs, infinite where it is not finite."""
     return float("inf") if ulp["max"] is None else float(ulp["max"])
 
 
