@@ -1,11 +1,14 @@
-// One pool of threads for each build. Idle workers sleep; the caller works too.
+// One pool of threads for each build. The caller works too. Idle workers sleep, but not before they have looked out for more
+// work for as long as waking them up would take: on a virtual machine that is longer than a whole softmax of 65,536 elements.
 #pragma once
 #ifndef _WIN32
 #include <pthread.h>
 #endif
+#include <hwy/cache_control.h>
 #include <stddef.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -44,19 +47,25 @@ class ThreadPool {
       std::thread([this, index = workers_] { Work(index); }).detach();
       ++workers_;
     }
+    bool asleep;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       task_ = &task;
       tasks_ = tasks;
       next_.store(0, std::memory_order_relaxed);
-      helpers_ = helpers;
-      busy_ = helpers;
-      ++generation_;
+      wanted_ = helpers;
+      generation_.fetch_add(1, std::memory_order_release);
+      asleep = asleep_ > 0;
     }
-    wake_.notify_all();
+    if (asleep) wake_.notify_all();
     Drain();
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      wanted_ = 0;  // all tasks have been taken: who has not begun need not be waited for
+    }
+    Watch([this] { return busy_.load(std::memory_order_acquire) == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    done_.wait(lock, [this] { return busy_.load(std::memory_order_relaxed) == 0; });
   }
 
  private:
@@ -68,25 +77,44 @@ class ThreadPool {
     for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) (*task_)(i);
   }
 
+  // Until ready() or for some 50 microseconds. Yields: where there are fewer cores than threads, the others need this one.
+  template <class Ready>
+  static void Watch(const Ready& ready) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+    do {
+      for (int i = 0; i < 32; ++i) {
+        if (ready()) return;
+        hwy::Pause();
+      }
+      std::this_thread::yield();
+    } while (std::chrono::steady_clock::now() < until);
+  }
+
   void Work(size_t index) {
     size_t seen = 0;
+    const auto called = [&] { return generation_.load(std::memory_order_acquire) != seen; };
     for (;;) {
+      Watch(called);
       {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_ != seen && index < helpers_; });
-        seen = generation_;
+        ++asleep_;
+        wake_.wait(lock, called);
+        --asleep_;
+        seen = generation_.load(std::memory_order_relaxed);
+        if (index >= wanted_) continue;
+        busy_.fetch_add(1, std::memory_order_relaxed);
       }
       Drain();
       std::lock_guard<std::mutex> lock(mutex_);
-      if (--busy_ == 0) done_.notify_one();
+      if (busy_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
     }
   }
 
   std::mutex turn_, mutex_;
   std::condition_variable wake_, done_;
   const std::function<void(size_t)>* task_ = nullptr;
-  std::atomic<size_t> next_{0};
-  size_t tasks_ = 0, workers_ = 0, helpers_ = 0, busy_ = 0, generation_ = 0;
+  std::atomic<size_t> next_{0}, generation_{0}, busy_{0};  // busy_: workers that have begun
+  size_t tasks_ = 0, workers_ = 0, wanted_ = 0, asleep_ = 0;
 };
 
 }  // namespace ulproof
