@@ -8,7 +8,24 @@ them as compile-time constants. Masked-off lanes read as 0 and are counted in no
 import triton
 import triton.language as tl
 
-from .triton_math import bound, gaussian, limited, logistic, mills, parts, power, rounded, scaled, sum_of_pairs, widened
+from .triton_math import (
+    bound,
+    fine_times,
+    gaussian,
+    limited,
+    logistic,
+    mills,
+    parts,
+    power,
+    rounded,
+    scaled,
+    sum_of_pairs,
+    times,
+    widened,
+)
+
+DENSITY = tl.constexpr(-0.398942280)  # -1 / sqrt(2 pi) in two floats
+DENSITY_LOW = tl.constexpr(float.fromhex("0x1.857936p-27"))
 
 
 @triton.jit
@@ -49,16 +66,19 @@ def fatrelu_slope(x, a, b, WIDE: tl.constexpr):
 @triton.jit
 def gated(x, z, low, WIDE: tl.constexpr):
     """x s(z + low) for a sum of x's sign, given its size; s is the logistic function."""
-    p, n, e, r = logistic(z, low, WIDE)
+    p, rest, n, e, r = logistic(z, low, WIDE)
+    p, rest = fine_times(p, rest, r, WIDE)
     near = tl.maximum(x, -120.0, propagate_nan=tl.PropagateNan.ALL)
-    return parts(x < 0.0, near * p * r, n, x * r)
+    return parts(x < 0.0, times(p, rest, near, WIDE), n, x * r)
 
 
 @triton.jit
-def gated_slope(x, z, low, w, WIDE: tl.constexpr):
-    """Its slope, given w = |x| z'."""
-    p, n, e, r = logistic(z, low, WIDE)
-    return parts(x < 0.0, p * r * tl.fma(-w, r, 1.0), n, r * tl.fma(w, e * r, 1.0))
+def gated_slope(x, z, low, w, w_low, WIDE: tl.constexpr):
+    """Its slope, given w + w_low = |x| z'."""
+    p, rest, n, e, r = logistic(z, low, WIDE)
+    p, rest = fine_times(p, rest, r, WIDE)
+    below = times(p, rest, tl.fma(-w, r, tl.fma(-w_low, r, 1.0)), WIDE)
+    return parts(x < 0.0, below, n, tl.fma(w * (e * r), r, r))
 
 
 @triton.jit
@@ -69,24 +89,30 @@ def silu(x, a, b, WIDE: tl.constexpr):
 @triton.jit
 def silu_slope(x, a, b, WIDE: tl.constexpr):
     t = limited(x, 120.0)
-    return gated_slope(x, t, 0.0, t, WIDE)
+    return gated_slope(x, t, 0.0, t, 0.0 * t, WIDE)
 
 
 @triton.jit
 def gelu(x, a, b, WIDE: tl.constexpr):
     """max(x, 0) - |x| Phi(-|x|): nothing cancels"""
     t = limited(x, 15.0)
-    tail = t * mills(t, WIDE)
-    p, n = gaussian(t, WIDE)
-    return parts(x < 0.0, -p * tail, n, tl.fma(-(p * power(n)), tail, x))
+    ratio, ratio_low = mills(t, WIDE)
+    p, rest, n = gaussian(t, WIDE)
+    above = tl.fma(-(p * power(n)), t * (ratio + ratio_low), x)
+    rest = tl.fma(p, ratio_low, rest * ratio)
+    p, rounding = fine_times(p, 0.0 * p, ratio, WIDE)
+    return parts(x < 0.0, times(p, rest + rounding, -t, WIDE), n, above)
 
 
 @triton.jit
 def gelu_slope(x, a, b, WIDE: tl.constexpr):
     t = limited(x, 15.0)
-    d = tl.fma(t, -0.398942280, mills(t, WIDE))
-    p, n = gaussian(t, WIDE)
-    return parts(x < 0.0, p * d, n, tl.fma(-(p * power(n)), d, 1.0))
+    ratio, low = mills(t, WIDE)
+    if WIDE:
+        low = tl.fma(t, DENSITY_LOW, low)
+    d = ratio + tl.fma(t, DENSITY, low)
+    p, rest, n = gaussian(t, WIDE)
+    return parts(x < 0.0, times(p, rest, d, WIDE), n, tl.fma(-(p * power(n)), d, 1.0))
 
 
 # Kernels

@@ -29,8 +29,8 @@ LOWEST = tl.constexpr(-1000.0)  # stands for every smaller input: 2^n then vanis
 
 
 @triton.jit
-def exp_polynomial(t, WIDE: tl.constexpr):
-    """exp(t) for abs(t) <= ln(2) / 2"""
+def expm1_ratio(t, WIDE: tl.constexpr):
+    """(exp(t) - 1) / t for abs(t) <= ln(2) / 2"""
     if WIDE:
         p = tl.fma(t, 0.00138210203, 0.00836886093)
         p = tl.fma(t, p, 0.0416682661)
@@ -41,7 +41,13 @@ def exp_polynomial(t, WIDE: tl.constexpr):
         p = tl.fma(t, 0.0415126234, 0.167883113)
         p = tl.fma(t, p, 0.500030577)
         p = tl.fma(t, p, 0.999966383)
-    return tl.fma(t, p, 1.0)
+    return p
+
+
+@triton.jit
+def exp_polynomial(t, WIDE: tl.constexpr):
+    """exp(t) for abs(t) <= ln(2) / 2"""
+    return tl.fma(t, expm1_ratio(t, WIDE), 1.0)
 
 
 @triton.jit
@@ -197,28 +203,47 @@ def square_error(x, square):
 
 
 @triton.jit
+def times(p, low, x, WIDE: tl.constexpr):
+    """(p + low) x, rounded once"""
+    return tl.fma(p, x, low * x) if WIDE else p * x
+
+
+@triton.jit
+def fine_times(p, low, x, WIDE: tl.constexpr):
+    """(p + low) x in two floats"""
+    q = p * x
+    return q, (tl.fma(low, x, product_error(p, x, q)) if WIDE else low)
+
+
+@triton.jit
 def exp_with(z, low, WIDE: tl.constexpr):
-    """(p, n) with exp(z + low) = p 2^n, z in [-172, 176], low far smaller."""
+    """(p, rest, n) with exp(z + low) = (p + rest) 2^n, z in [-172, 176], low far smaller; not WIDE: rest is 0."""
     shifted = tl.fma(z, LOG2E, ROUND)
     n = shifted - ROUND
     t = tl.fma(n, -LN2_HI, z)
     t = tl.fma(n, -LN2_LO, t) + low
-    return exp_polynomial(t, WIDE), shifted.to(tl.int32, bitcast=True) - ROUND_BITS
+    ratio = expm1_ratio(t, WIDE)
+    p = tl.fma(t, ratio, 1.0)
+    rest = tl.fma(t, ratio, 1.0 - p) if WIDE else tl.zeros(t.shape, tl.float32)
+    return p, rest, shifted.to(tl.int32, bitcast=True) - ROUND_BITS
 
 
 @triton.jit
 def gaussian(t, WIDE: tl.constexpr):
-    """(p, n) with exp(-t^2 / 2) = p 2^n for t in [0, 18], the square in two floats."""
+    """(p, rest, n) with exp(-t^2 / 2) = (p + rest) 2^n for t in [0, 18], the square in two floats."""
     square = t * t
     return exp_with(-0.5 * square, -0.5 * square_error(t, square), WIDE)
 
 
 @triton.jit
 def mills(t, WIDE: tl.constexpr):
-    """exp(t^2 / 2) erfc(t / sqrt(2)) / 2 for t in [0, 15]: a polynomial in 1 - 6 / (t + 3), within 2^-29.9, or 2^-18.2."""
+    """exp(t^2 / 2) erfc(t / sqrt(2)) / 2 for t in [0, 15], in two floats: r = 1 / (t + 3) times a polynomial in 1 - 6 r,
+    within 2^-29.9, or 2^-18.2."""
     r = reciprocal(t, 3.0, WIDE)
     q = tl.fma(r, -6.0, 1.0)
     if WIDE:
+        d = t + 3.0
+        r_low = tl.fma(-r, t - (d - 3.0), tl.fma(-d, r, 1.0)) * r
         q = tl.fma(tl.fma(-q, t, tl.fma(q + 1.0, -3.0, t)), r, q)
         p = tl.fma(q, 5.44894028e-05, 1.31330773e-04)
         p = tl.fma(p, q, -2.44730181e-04)
@@ -228,8 +253,11 @@ def mills(t, WIDE: tl.constexpr):
         p = tl.fma(p, q, -1.04625132e-02)
         p = tl.fma(p, q, -4.72626872e-02)
         p = tl.fma(p, q, 2.30017707e-01)
-        p = tl.fma(p, q, -5.09332001e-01)
-        p = tl.fma(p, q, 7.29083717e-01)
+        rest = tl.fma(p, q, -5.09332001e-01)
+        p = tl.fma(rest, q, 7.29083717e-01)
+        p_low = tl.fma(rest, q, 7.29083717e-01 - p)
+        product = r * p
+        return product, product_error(r, p, product) + tl.fma(r, p_low, r_low * p)
     else:
         p = tl.fma(q, 1.37004012e-03, 6.1293277e-03)
         p = tl.fma(p, q, -1.07866386e-02)
@@ -237,7 +265,7 @@ def mills(t, WIDE: tl.constexpr):
         p = tl.fma(p, q, 2.30075046e-01)
         p = tl.fma(p, q, -5.09349823e-01)
         p = tl.fma(p, q, 7.29082525e-01)
-    return r * p
+        return r * p, tl.zeros(t.shape, tl.float32)
 
 
 @triton.jit
@@ -265,10 +293,10 @@ def log1p_ratio(e, WIDE: tl.constexpr):
 
 @triton.jit
 def logistic(t, low, WIDE: tl.constexpr):
-    """(p, n, e, r) for t + low >= 0: e = exp(-t - low) = p 2^n, r = 1 / (1 + e)."""
-    p, n = exp_with(-t, -low, WIDE)
+    """(p, rest, n, e, r) for t + low >= 0: e = exp(-t - low) = (p + rest) 2^n, r = 1 / (1 + e)."""
+    p, rest, n = exp_with(-t, -low, WIDE)
     e = p * power(n)
-    return p, n, e, reciprocal(e, 1.0, WIDE)
+    return p, rest, n, e, reciprocal(e, 1.0, WIDE)
 
 
 @triton.jit

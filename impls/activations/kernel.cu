@@ -5,21 +5,21 @@ struct Sigmoid : Plain {
   template <bool P>
   static DEVICE Parts value(float x, const float*, const float*) {
     Logistic s = logistic<P>(limited(x, 120.0f));
-    return x < 0.0f ? Parts{s.e.q * s.r, s.e.n} : Parts{s.r};
+    return x < 0.0f ? times<P>(s.e, s.r) : Parts{s.r};
   }
   template <bool P>
   static DEVICE Parts slope(float x, const float*, const float*) {
     Logistic s = logistic<P>(limited(x, 120.0f));
-    return {s.e.q * s.r * s.r, s.e.n};
+    return times<P>(fine_times<P>(s.e, s.r), s.r);
   }
 };
 
 struct Softplus : Plain {
   template <bool P>
   static DEVICE Parts value(float x, const float*, const float*) {
-    Parts e = exp_parts<P>(-limited(x, 120.0f));
+    Fine e = exp_parts<P>(-limited(x, 120.0f));
     float flat = to_float(e), ratio = log1p_ratio<P>(flat);
-    return x < 0.0f ? Parts{e.q * ratio, e.n} : Parts{fmaf(flat, ratio, x)};
+    return x < 0.0f ? times<P>(e, ratio) : Parts{fmaf(flat, ratio, x)};
   }
   template <bool P>
   static DEVICE Parts slope(float x, const float* a, const float* b) {
@@ -41,7 +41,7 @@ struct Tanh : Plain {  // expm1(2t) / (expm1(2t) + 2)
   template <bool P>
   static DEVICE Parts slope(float x, const float*, const float*) {
     Logistic s = logistic<P>(2.0f * limited(x, 60.0f));
-    return {4.0f * s.e.q * s.r * s.r, s.e.n};
+    return times<P>(fine_times<P>(s.e, s.r), 4.0f * s.r);
   }
 };
 
@@ -72,12 +72,14 @@ struct GeluTanh : Plain {  // x s(z), z = sqrt(8 / pi) (x + 0.044715 x^3) in two
   template <bool P>
   static DEVICE Parts value(float x, const float*, const float*) {
     float t = limited(x, 12.0f);
-    return gate_by(weight<P>(t), x, t);
+    return gate_by<P>(weight<P>(t), x, t);
   }
   template <bool P>
   static DEVICE Parts slope(float x, const float*, const float*) {
     float t = limited(x, 12.0f);
-    return gate_by_slope(weight<P>(t), x, t * fmaf(3.0f * CUBE, t * t, ONE));
+    float square = t * t, slope = fmaf(3.0f * CUBE, square, ONE), w = t * slope;
+    if constexpr (!P) return gate_by_slope<P>(weight<P>(t), x, w);
+    return gate_by_slope<P>(weight<P>(t), x, w, fmaf(t, slope, -w) + t * fmaf(3.0f * CUBE, square, ONE - slope));
   }
 };
 
@@ -113,19 +115,19 @@ struct Crrelu {  // max(x, 0) + eps x exp(-x^2 / 2)
   template <bool P>
   static DEVICE Parts value(float x, const float* a, const float*) {
     float t = limited(x, 18.0f), v = a[0] * copysignf(t, x);
-    Parts e = gaussian<P>(t);
-    return x > 0.0f ? Parts{fmaf(v, to_float(e), x)} : Parts{v * e.q, e.n};
+    Fine e = gaussian<P>(t);
+    return x > 0.0f ? Parts{fmaf(v, to_float(e), x)} : times<P>(e, v);
   }
   template <bool P>
   static DEVICE Parts slope(float x, const float* a, const float*) {
     float t = limited(x, 18.0f), v = a[0] * fmaf(-t, t, 1.0f);
-    Parts e = gaussian<P>(t);
-    return x > 0.0f ? Parts{fmaf(v, to_float(e), 1.0f)} : Parts{v * e.q, e.n};
+    Fine e = gaussian<P>(t);
+    return x > 0.0f ? Parts{fmaf(v, to_float(e), 1.0f)} : times<P>(e, v);
   }
   template <bool P>
   static DEVICE void terms(float x, const float*, const float*, float (&t)[1]) {
     float limit = limited(x, 18.0f);
-    Parts e = gaussian<P>(limit);
+    Fine e = gaussian<P>(limit);
     t[0] = scaled({copysignf(limit, x) * e.q, e.n});
   }
 };
@@ -173,7 +175,7 @@ struct Rational {
     }
     float s = Version == 'A' ? fabsf(r.v) : r.v;
     float sum = horner(d, s);
-    const float dc[] = {5.0f * c[0], 4.0f * c[1], 3.0f * c[2], 2.0f * c[3], c[4]};
+    const float dc[] = {5.0f * c[0], 4.0f * c[1], 3.0f * c[2], 2.0f * c[3]};
     const float dd[] = {4.0f * d[0], 3.0f * d[1], 2.0f * d[2], d[3]};
     r.sign = Version == 'A' || Version == 'N' || sum > 0.0f ? 1.0f : sum < 0.0f ? -1.0f : 0.0f;
     float cube = r.v * r.v * r.v, one = Version == 'C' ? 0.1f : 1.0f;
@@ -181,7 +183,7 @@ struct Rational {
     float along = Version == 'A' ? (r.v < 0.0f ? -1.0f : r.v > 0.0f ? 1.0f : 0.0f) : r.sign;
     float dq = along * horner(dd, s) + (Far ? 4.0f * one * cube : 0.0f);
     r.ratio = divide<P>(horner(c, r.v), r.q);
-    r.slope = divide<P>(fmaf(-r.ratio, dq, horner(dc, r.v)), r.q);
+    r.slope = divide<P>(c[4] + fmaf(horner(dc, r.v), r.v, -r.ratio * dq), r.q);  // near 0 the first term is all but alone
     return r;
   }
   static DEVICE float sign(float b) { return Version != 'A' ? 1.0f : b > 0.0f ? 1.0f : b < 0.0f ? -1.0f : 0.0f; }

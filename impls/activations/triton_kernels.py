@@ -17,6 +17,8 @@ from .._backends.triton_math import (
     add_pairs,
     divide,
     exp_with,
+    expm1_ratio,
+    fine_times,
     gaussian,
     limited,
     log1p_ratio,
@@ -27,27 +29,29 @@ from .._backends.triton_math import (
     reciprocal,
     scaled,
     square_error,
+    times,
 )
 
 
 @triton.jit
 def sigmoid(x, a, b, WIDE: tl.constexpr):
-    p, n, e, r = logistic(limited(x, 120.0), 0.0, WIDE)
-    return parts(x < 0.0, p * r, n, r)
+    p, rest, n, e, r = logistic(limited(x, 120.0), 0.0, WIDE)
+    return parts(x < 0.0, times(p, rest, r, WIDE), n, r)
 
 
 @triton.jit
 def sigmoid_slope(x, a, b, WIDE: tl.constexpr):
-    p, n, e, r = logistic(limited(x, 120.0), 0.0, WIDE)
-    return p * r * r, n
+    p, rest, n, e, r = logistic(limited(x, 120.0), 0.0, WIDE)
+    p, rest = fine_times(p, rest, r, WIDE)
+    return times(p, rest, r, WIDE), n
 
 
 @triton.jit
 def softplus(x, a, b, WIDE: tl.constexpr):
-    p, n = exp_with(-limited(x, 120.0), 0.0, WIDE)
+    p, rest, n = exp_with(-limited(x, 120.0), 0.0, WIDE)
     e = p * power(n)
     ratio = log1p_ratio(e, WIDE)
-    return parts(x < 0.0, p * ratio, n, tl.fma(e, ratio, x))
+    return parts(x < 0.0, times(p, rest, ratio, WIDE), n, tl.fma(e, ratio, x))
 
 
 softplus_slope = sigmoid
@@ -61,27 +65,24 @@ def tanh(x, a, b, WIDE: tl.constexpr):
     n = shifted - ROUND
     f = tl.fma(n, -LN2_HI, t + t)
     f = tl.fma(n, -LN2_LO, f)
-    p = tl.fma(f, 0.00138210203, 0.00836886093)
-    p = tl.fma(f, p, 0.0416682661)
-    p = tl.fma(f, p, 0.166665196)
-    p = tl.fma(f, p, 0.49999994)
-    p = tl.fma(f, p, 1.0)
     whole = power(shifted.to(tl.int32, bitcast=True) - ROUND_BITS)
-    e = tl.fma(f * p, whole, whole - 1.0)
+    e = tl.fma(f * expm1_ratio(f, True), whole, whole - 1.0)
     y = e * reciprocal(e, 2.0, WIDE)
     return plain(tl.where(t < 0.000244140625, x, tl.where(x < 0.0, -y, y)))
 
 
 @triton.jit
 def tanh_slope(x, a, b, WIDE: tl.constexpr):
-    p, n, e, r = logistic(2.0 * limited(x, 60.0), 0.0, WIDE)
-    return 4.0 * p * r * r, n
+    p, rest, n, e, r = logistic(2.0 * limited(x, 60.0), 0.0, WIDE)
+    p, rest = fine_times(p, rest, r, WIDE)
+    return times(p, rest, 4.0 * r, WIDE), n
 
 
 @triton.jit
 def exp(x, a, b, WIDE: tl.constexpr):
     z = tl.minimum(x, 100.0, propagate_nan=tl.PropagateNan.ALL)
-    return exp_with(tl.maximum(z, -120.0, propagate_nan=tl.PropagateNan.ALL), 0.0, WIDE)
+    p, rest, n = exp_with(tl.maximum(z, -120.0, propagate_nan=tl.PropagateNan.ALL), 0.0, WIDE)
+    return p, n
 
 
 @triton.jit
@@ -124,7 +125,13 @@ def gelu_tanh(x, a, b, WIDE: tl.constexpr):
 def gelu_tanh_slope(x, a, b, WIDE: tl.constexpr):
     t = limited(x, 12.0)
     z, low = gelu_tanh_exponent(t, WIDE)
-    return gated_slope(x, z, low, t * tl.fma(t * t, 3.0 * CUBE, ROOT), WIDE)
+    square = t * t
+    slope = tl.fma(square, 3.0 * CUBE, ROOT)
+    w = t * slope
+    w_low = 0.0 * t
+    if WIDE:
+        w_low = tl.fma(t, tl.fma(square, 3.0 * CUBE, ROOT - slope), product_error(t, slope, w))
+    return gated_slope(x, z, low, w, w_low, WIDE)
 
 
 @triton.jit
@@ -181,22 +188,22 @@ def crrelu(x, a, b, WIDE: tl.constexpr):
     """max(x, 0) + eps x exp(-x^2 / 2)"""
     t = limited(x, 18.0)
     v = signed(t, x) * tl.load(a)
-    p, n = gaussian(t, WIDE)
-    return parts(~(x > 0.0), v * p, n, tl.fma(v, p * power(n), x))
+    p, rest, n = gaussian(t, WIDE)
+    return parts(~(x > 0.0), times(p, rest, v, WIDE), n, tl.fma(v, p * power(n), x))
 
 
 @triton.jit
 def crrelu_slope(x, a, b, WIDE: tl.constexpr):
     t = limited(x, 18.0)
     v = tl.fma(-t, t, 1.0) * tl.load(a)
-    p, n = gaussian(t, WIDE)
-    return parts(~(x > 0.0), v * p, n, tl.fma(v, p * power(n), 1.0))
+    p, rest, n = gaussian(t, WIDE)
+    return parts(~(x > 0.0), times(p, rest, v, WIDE), n, tl.fma(v, p * power(n), 1.0))
 
 
 @triton.jit
 def crrelu_terms(x, a, b, WIDE: tl.constexpr):
     t = limited(x, 18.0)
-    p, n = gaussian(t, WIDE)
+    p, rest, n = gaussian(t, WIDE)
     return (scaled(signed(t, x) * p, n, 1.0),)
 
 
@@ -249,12 +256,17 @@ def rational_at(x, a, b, VERSION: tl.constexpr, WIDE: tl.constexpr):
     v = tl.where(far, divide(1.0, x, WIDE), x)
     s = tl.abs(v) if VERSION == "A" else v
     p = tl.where(far, tl.load(a), tl.load(a + 5))
-    dp = 0.0 * p
+    dp = 5.0 * p
+    last = p
     total = tl.where(far, element(b, 0, VERSION), element(b, 4, VERSION))
     slope = 0.0 * total
     for i in tl.static_range(1, 6):
-        dp = tl.fma(dp, v, p)
-        p = tl.fma(p, v, tl.where(far, tl.load(a + i), tl.load(a + 5 - i)))
+        c = tl.where(far, tl.load(a + i), tl.load(a + 5 - i))
+        p = tl.fma(p, v, c)
+        if i < 4:
+            dp = tl.fma(dp, v, (5.0 - i) * c)
+        elif i == 4:
+            last = c
         if i < 5:
             slope = tl.fma(slope, s, total)
             total = tl.fma(total, s, tl.where(far, element(b, i, VERSION), element(b, 4 - i, VERSION)))
@@ -265,7 +277,8 @@ def rational_at(x, a, b, VERSION: tl.constexpr, WIDE: tl.constexpr):
     along = sign(v) if VERSION == "A" else side
     dq = along * slope + tl.where(far, 4.0 * one * cube, 0.0)
     ratio = divide(p, q, WIDE)
-    return far, v, s, q, ratio, divide(tl.fma(-ratio, dq, dp), q, WIDE), side
+    numerator = last + tl.fma(dp, v, -ratio * dq)  # near 0 the first term is all but alone
+    return far, v, s, q, ratio, divide(numerator, q, WIDE), side
 
 
 @triton.jit

@@ -26,11 +26,11 @@ def _cpp(name: str) -> tuple[Implementation, ...]:
 
 
 def _triton(name: str) -> tuple[Implementation, ...]:
-    return on_gpu("triton", "one read of each input; the halves of a packed array are read where they are", float32=5)
+    return on_gpu("triton", "one read of each input; the halves of a packed array are read where they are")
 
 
 def _cuda(name: str) -> tuple[Implementation, ...]:
-    return on_gpu("cuda", "one read of each input; the halves of a packed array are read where they are", float32=5)
+    return on_gpu("cuda", "one read of each input; the halves of a packed array are read where they are")
 
 
 def gated(

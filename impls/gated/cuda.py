@@ -2,7 +2,7 @@
 
 Rows may be any distance apart, so that both halves of a packed array are read where they are.
 
-The kernels are those of ``cuda_elementwise.cuh``. Max 4 ULP forward and 5 ULP backward in float32, 0.51 ULP in float16 and
+The kernels are those of ``cuda_elementwise.cuh``. Max 4 ULP in float32, 0.51 ULP in float16 and
 bfloat16, in the units of the operator's card.
 """
 

@@ -3,7 +3,7 @@
 A block holds a row in registers; a longer one it reads twice, the second time from the L2 cache. What a row adds to the
 parameters' gradients is summed over the rows in float64, in a fixed order.
 
-Max 4 ULP forward and 5 ULP backward in float32, 0.51 ULP in float16 and bfloat16, in the units of the operator's card.
+Max 4 ULP in float32, 0.51 ULP in float16 and bfloat16, in the units of the operator's card.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A program holds a row, or several short ones, in registers; a longer one it reads twice, the second time from the L2 cache.
 What rows add to the parameters' gradients is summed in float64, in a fixed order.
 
-Max 4 ULP forward and 5 ULP backward in float32, 0.51 ULP in float16 and bfloat16, in the units of the operator's card.
+Max 4 ULP in float32, 0.51 ULP in float16 and bfloat16, in the units of the operator's card.
 """
 
 from __future__ import annotations
