@@ -87,6 +87,17 @@ HWY_INLINE VF SumTree(const E& exponential, const T* x, float* e) {
   }
 }
 
+// The sum of kCount vectors, in the order of SumTree.
+template <size_t kCount>
+HWY_INLINE VF AddTree(const float* e) {
+  if constexpr (kCount == 1) {
+    return Load(e);
+  } else {
+    constexpr size_t kHalf = kCount / 2;
+    return hn::Add(AddTree<kHalf>(e), AddTree<kHalf>(e + kHalf * kLanes));
+  }
+}
+
 // SumBlock in about two thirds of its time. What is rounded on the way is off by less than 2^-23 of the sum where few
 // elements outweigh the others, and far less otherwise.
 template <bool kStore, bool kStream, class T, class E>
@@ -101,6 +112,23 @@ HWY_INLINE double SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_
     if constexpr (kStore) StorePart(v, e + i, n - i);
   }
   return sum.Total();
+}
+
+// SumRoughly of exponentials that it stored, but for those of kPart elements whose sum is above `heavy`: SumBlock of these.
+template <class T, class E>
+HWY_INLINE double SumFromStored(const E& exact, const T* HWY_RESTRICT x, const float* HWY_RESTRICT e, size_t n, double heavy) {
+  double total = 0.0;
+  for (size_t i = 0; i < n; i += kPart) {
+    const size_t count = std::min(kPart, n - i);
+    double part = std::numeric_limits<double>::infinity();
+    if (count == kPart) {
+      DoubleSum sum;
+      for (size_t j = 0; j < kPart; j += kTree * kLanes) sum.Add(AddTree<kTree>(e + i + j));
+      part = sum.Total();
+    }
+    total += part > heavy ? SumBlock<false, false>(exact, x + i, nullptr, count) : part;
+  }
+  return total;
 }
 
 // Write (the function is an exponential) and Scale (it is Inverse).
@@ -129,10 +157,17 @@ HWY_INLINE void MapBlock(Function function, const S* x, T* y, size_t n) {
   part(n - i);
 }
 
-// e * inverse, rounded once.
+// e * inverse, rounded once, and a product of at most 2^-5 of it once more. (With as many bits in `high` as it has, the
+// products would be below 2^-126 for many ordinary results, and those are slow.)
 struct Inverse {
-  HWY_INLINE explicit Inverse(double inverse)
-      : high(hn::Set(f32, float(inverse))), low(hn::Set(f32, float(inverse - double(float(inverse))))) {}
+  HWY_INLINE explicit Inverse(double inverse) {
+    uint64_t bits;
+    memcpy(&bits, &inverse, sizeof(bits));
+    bits &= ~uint64_t{0} << 47;  // five bits after the point
+    double leading;
+    memcpy(&leading, &bits, sizeof(leading));
+    high = hn::Set(f32, float(leading)), low = hn::Set(f32, float(inverse - leading));
+  }
   HWY_INLINE VF operator()(VF e) const { return hn::MulAdd(e, high, hn::Mul(e, low)); }
   VF high, low;
 };
@@ -174,7 +209,7 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   const BasicSumExponential<kShifted, false, false> plain(reference, factor);
   const BasicSumExponential<kShifted, false> floored(reference, factor);
   size_t size = kPart;
-  while (size < kBlock && size < n / 64) size *= 2;
+  while (size < (kStore ? kBlock : kBlock / 4) && size < n / 64) size *= 2;
   std::atomic<bool> masked = false;  // what had to be done once had better be done at once
   std::vector<double> parts((n + size - 1) / size);
   EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR {
@@ -192,7 +227,11 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   const double sum = std::accumulate(parts.begin(), parts.end(), 0.0);
   if (!(sum < kTooLarge * SumExponential::kFactor)) return sum;
   for (size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i] > sum / 8) parts[i] = SumBlock<false, false>(exact, x + i * size, e, std::min(size, n - i * size));
+    if (parts[i] > sum / 8) {
+      const size_t begin = i * size, count = std::min(size, n - begin);
+      parts[i] = kStore && count > kPart ? SumFromStored(exact, x + begin, e + begin, count, sum / 8)
+                                         : SumBlock<false, false>(exact, x + begin, e, count);
+    }
   }
   return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
