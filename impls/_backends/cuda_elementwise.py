@@ -1,18 +1,20 @@
 """Launches of the elementwise CUDA kernels in ``cuda_elementwise.cuh``: the same for every activation.
 
-A family names, for each operator, a C++ struct of its value and slope, and hands over the C++ that holds it.
+A family names, for each operator, a C++ struct of its value and slope, and hands over the C++ that holds it. Its module's
+functions are made of its ``plan`` here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..registry import ITEMSIZE, Implementation
-from . import nvrtc
+from . import elementwise, nvrtc
 from .elementwise import Operands
 from .nvrtc import Launch
+from .tensors import call as call
 
 TYPES = {"float32": "Float32", "float16": "Float16", "bfloat16": "Bfloat16"}
 THREADS, AHEAD = 256, 2  # threads a block, vectors of 16 bytes a thread and input
@@ -87,19 +89,9 @@ def launcher(plan: Plan, source: str, given: Operands, target: str) -> Callable[
     return launch
 
 
-def compiled(plan: Plan, source: str, dtype: str, arch: str) -> list[dict[str, Any]]:
-    """What a plan's kernels need of a GPU; see the families' ``compiled``."""
-    found = nvrtc.compile(source, tuple(launch.kernel for launch in plan.launches), arch)
-    return [
-        {
-            "kernel": launch.kernel,
-            "arch": arch,
-            "dtype": dtype,
-            **found.usage[launch.kernel],
-            "compile_seconds": found.seconds / len(found.symbols),
-        }
-        for launch in plan.launches
-    ]
+def unavailable(implementation: Implementation, target: str) -> str | None:
+    """Why CUDA kernels can't run on ``target``, in words."""
+    return nvrtc.unavailable(target)
 
 
 Held = Sequence[tuple[int, int]]  # threads of a block, and vectors of 16 bytes that each holds; 0: rows of any length
@@ -111,12 +103,51 @@ def fitting(held: Held, n: int, dtype: str) -> tuple[int, int]:
     return next(((threads, each) for threads, each in held if threads * each >= vectors), held[-1])
 
 
-def every_length(
-    plan: Callable[..., Plan], implementation: Implementation, pass_: str, held: Held, source: str, dtype: str, arch: str
-) -> list[dict[str, Any]]:
-    """What the kernels of all lengths in ``held`` need of a GPU; ``plan`` as the families' own."""
-    lanes = 16 // ITEMSIZE[dtype]
-    lengths = [threads * each * lanes or 1 << 24 for threads, each in held]
-    plans = [plan(implementation, pass_, 1, n, dtype, implementation.operator.params) for n in lengths]
-    launches = {launch.kernel: launch for each in plans for launch in each.launches}
-    return compiled(replace(plans[0], launches=tuple(launches.values())), source, dtype, arch)
+def lengths(held: Held, dtype: str) -> list[int]:
+    """The longest rows of each of ``held``."""
+    return [threads * each * (16 // ITEMSIZE[dtype]) or 1 << 24 for threads, each in held]
+
+
+def entry_points(
+    plan: Callable[..., Plan], source: Callable[[], str], held: Mapping[str, Held] | None = None
+) -> tuple[Callable[..., Callable[[], None]], Callable[..., list[dict[str, Any]]]]:
+    """``bind`` and ``compiled`` of a family: ``plan(implementation, pass_, rows, n, dtype, params)`` gives the launches of a
+    pass over non-empty matrices, ``held`` by pass the kernels among which it chooses by the length of a row."""
+
+    def bind(
+        implementation: Implementation,
+        pass_: str,
+        inputs: tuple[Any, ...],
+        outputs: tuple[Any, ...],
+        *,
+        target: str,
+        isa: str | None,
+        threads: int,
+        params: Mapping[str, Any],
+    ) -> Callable[[], None]:
+        """Check the arrays, compile and plan the launches; see ``registry``. ``isa`` and ``threads`` are not used.
+
+        Arrays are torch tensors on ``target`` of the card's shapes, float32, float16 or bfloat16; leading dimensions need a
+        common stride. Parameters are contiguous float32. Raises ``TypeError`` or ``ValueError`` naming the argument.
+        """
+        given = elementwise.operands(implementation, pass_, inputs, outputs, target, params)
+        if given.empty:
+            return given.zero()
+        return launcher(plan(implementation, pass_, given.rows, given.n, given.dtype, params), source(), given, target)
+
+    def compiled(implementation: Implementation, pass_: str, dtype: str, arch: str) -> list[dict[str, Any]]:
+        """Compile a pass for ``sm_80``, ``sm_90`` or ``sm_100`` without a GPU, for rows of every length.
+
+        Returns a dict for each kernel: kernel, arch, dtype, registers, shared_bytes, spills (bytes a thread),
+        compile_seconds.
+        """
+        sizes = lengths(held[pass_], dtype) if held else [1024]
+        plans = [plan(implementation, pass_, 1024, n, dtype, implementation.operator.params) for n in sizes]
+        kernels = list(dict.fromkeys(launch.kernel for each in plans for launch in each.launches))
+        found = nvrtc.compile(source(), kernels, arch)
+        seconds = found.seconds / len(kernels)
+        return [
+            {"kernel": each, "arch": arch, "dtype": dtype, **found.usage[each], "compile_seconds": seconds} for each in kernels
+        ]
+
+    return bind, compiled

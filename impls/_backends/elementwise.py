@@ -47,22 +47,22 @@ def operands(
     outputs: Sequence[Any],
     target: str,
     params: Mapping[str, Any],
-    *,
-    columns: bool = False,
 ) -> Operands:
-    """Check the arrays; contiguous ones become one row unless ``columns`` matter. Raises ``TypeError`` or ``ValueError``."""
+    """Check the arrays; contiguous ones become one row unless rows or columns matter. Raises ``TypeError``, ``ValueError``."""
     axes, dtype, memory = tensors.check(implementation, pass_, inputs, outputs, target)
     card = implementation.operator.passes[pass_]
     listed = list(zip((*card.inputs, *card.outputs), memory, strict=True))
     wide = [(argument, each) for argument, each in listed if argument.dtype == "io"]
     count = sum(argument.dtype == "io" for argument in card.inputs)
     rows, n, matrices = axes.get("rows", 1), axes["n"], tuple(each for _, each in wide)
-    if not columns and rows * n:
+    narrow = [(argument, each) for argument, each in listed if argument.dtype != "io"]
+    by_columns = shape(implementation, pass_)[2] > 1 or any("n" in argument.axes for argument, _ in narrow)
+    if implementation.operator.elementwise and not by_columns and rows * n:
         rows, n, matrices = tensors.matrices([argument for argument, _ in wide], matrices, axes)
-    narrow = [each for argument, each in listed if argument.dtype != "io"]
     learned = sum(argument.dtype != "io" for argument in card.inputs)
-    parameters = tuple(narrow[:learned]) or constants(implementation.operator.name, params, target)
-    return Operands(rows, n, dtype, matrices[:count], matrices[count:], parameters, tuple(narrow[learned:]))
+    parameters = tuple(each for _, each in narrow[:learned]) or constants(implementation.operator.name, params, target)
+    gradients = tuple(each for _, each in narrow[learned:])
+    return Operands(rows, n, dtype, matrices[:count], matrices[count:], parameters, gradients)
 
 
 def constants(operator: str, params: Mapping[str, Any], target: str) -> tuple[Memory, ...]:

@@ -1,16 +1,24 @@
 """Launches of the elementwise Triton kernels: the same for every activation. Imports Triton only to plan a launch.
 
-A family hands over its module of jit functions, where an operator's value, slope and terms are found by name.
+A family hands over its module of jit functions, where an operator's value, slope and terms are found by name. Its module's
+functions are made of its ``plan`` here.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from . import elementwise
 from . import triton as backend
 from .elementwise import Operands
 from .tensors import Memory
+from .tensors import call as call
 from .triton import Step
+from .triton import unavailable as unavailable
+
+if TYPE_CHECKING:
+    from ..registry import Implementation
 
 Values = tuple[Memory | int, ...]
 
@@ -135,3 +143,43 @@ def totals(
     arguments = (work, out, count, width, down, across, groups, each)
     sizes = {"DEPTH": depth, "COLS": columns}
     return Step(kernels.totals, (-(-width // columns),), arguments, sizes, max(1, min(8, depth * columns // 128)))
+
+
+def entry_points(
+    plan: Callable[..., list[Step]], lengths: Sequence[int] = ()
+) -> tuple[Callable[..., Callable[[], None]], Callable[..., list[dict[str, Any]]]]:
+    """``bind`` and ``compiled`` of a family: ``plan(implementation, pass_, operands, params)`` gives the launches of a pass
+    over non-empty matrices, which differ for rows of these ``lengths``."""
+
+    def bind(
+        implementation: Implementation,
+        pass_: str,
+        inputs: tuple[Any, ...],
+        outputs: tuple[Any, ...],
+        *,
+        target: str,
+        isa: str | None,
+        threads: int,
+        params: Mapping[str, Any],
+    ) -> Callable[[], None]:
+        """Check the arrays and plan the launches; see ``registry``. ``isa`` and ``threads`` are not used.
+
+        Arrays are torch tensors on ``target``, or on target ``interpreter`` torch CPU tensors or NumPy arrays, of the card's
+        shapes, float32, float16 or bfloat16; leading dimensions need a common stride. Parameters are contiguous float32.
+        Raises ``TypeError`` or ``ValueError`` naming the argument.
+        """
+        given = elementwise.operands(implementation, pass_, inputs, outputs, target, params)
+        return given.zero() if given.empty else backend.launcher(plan(implementation, pass_, given, params), target)
+
+    def compiled(implementation: Implementation, pass_: str, dtype: str, arch: str) -> list[dict[str, Any]]:
+        """Compile a pass for ``sm_80``, ``sm_90`` or ``sm_100`` without a GPU, for contiguous arrays of telling sizes.
+
+        Returns a dict for each kernel: kernel, arch, dtype, constants, registers, shared_bytes, spills (bytes a thread),
+        compile_seconds.
+        """
+        params = implementation.operator.params
+        sizes: list[dict[str, int] | None] = [{"rows": 4096, "n": n} for n in lengths] or [None]
+        given = [elementwise.aligned(implementation, pass_, dtype, axes) for axes in sizes]
+        return [backend.compiled(step, arch) for each in given for step in plan(implementation, pass_, each, params)]
+
+    return bind, compiled

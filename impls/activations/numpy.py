@@ -10,14 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .._backends import arrays, blocks
-
-if TYPE_CHECKING:
-    from ..registry import Implementation
+from .._backends import blocks
 
 Arrays = tuple[np.ndarray, ...]
 Block = np.ndarray
@@ -384,33 +381,15 @@ WHOLE: Mapping[tuple[str, str], Callable[..., Callable[[], None]]] = {
 }
 
 
-def unavailable(implementation: Implementation, target: str) -> str | None:
-    return None
-
-
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: Arrays,
-    outputs: Arrays,
-    *,
-    target: str = "cpu",
-    isa: str | None = None,
-    threads: int = 1,
-    params: Mapping[str, Any] | None = None,
-) -> Callable[[], None]:
-    """Check the arrays and allocate the scratch of a block."""
-    arrays.check(implementation, pass_, inputs, outputs)
-    name = implementation.operator.name
+def plan(name: str, pass_: str, inputs: Arrays, outputs: Arrays, params: Mapping[str, Any]) -> Callable[[], None]:
     if whole := WHOLE.get((name, pass_)):
-        return np.errstate(all="ignore")(whole(*inputs, *outputs, **(params or {})))
+        return whole(*inputs, *outputs, **params)
     count = 2 if pass_ == "backward" else 1
     elements, parameters, gradients = (*inputs[:count], outputs[0]), inputs[count:], outputs[1:]
     if name == "rational_group":
         return by_group(elements, parameters, gradients)
-    computed = sweep(*BLOCKS[name], elements, parameters, params or {})
+    computed = sweep(*BLOCKS[name], elements, parameters, params)
 
-    @np.errstate(all="ignore")
     def run() -> None:
         for gradient, total in zip(gradients, computed(), strict=True):
             gradient[...] = total
@@ -468,3 +447,7 @@ def by_group(elements: Arrays, parameters: Arrays, gradients: Arrays) -> Callabl
             gradients[1][...] = [db for _, db in found]
 
     return run
+
+
+bind = blocks.bind_to(plan)
+unavailable = blocks.unavailable

@@ -8,15 +8,16 @@ bfloat16, in the units of the operator's card.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .._backends import cuda_elementwise as backend
-from .._backends import elementwise, nvrtc, tensors
+from .._backends import nvrtc
 from .._backends.cuda_elementwise import Plan
-from ..registry import Axes, Implementation
+from ..registry import Implementation
 
-call = tensors.call
+call = backend.call
+unavailable = backend.unavailable
 
 # The activation of each operator.
 NAMES = {"bias_gelu": "Gelu", "bias_silu": "Silu", "bias_relu2": "Relu2", "relu_zeros": "Relu", "fatrelu_zeros": "Fatrelu"}
@@ -26,12 +27,9 @@ def source() -> str:
     return nvrtc.common("math", "elementwise")
 
 
-def unavailable(implementation: Implementation, target: str) -> str | None:
-    """Why CUDA kernels can't run on ``target``, in words."""
-    return nvrtc.unavailable(target)
-
-
-def plan(implementation: Implementation, pass_: str, rows: int, n: int, dtype: str) -> Plan:
+def plan(
+    implementation: Implementation, pass_: str, rows: int, n: int, dtype: str, params: Mapping[str, Any] | None = None
+) -> Plan:
     """The launches of a pass over non-empty matrices."""
     operator, name = implementation.operator.name, NAMES[implementation.operator.name]
     if operator.startswith("bias_"):
@@ -42,34 +40,4 @@ def plan(implementation: Implementation, pass_: str, rows: int, n: int, dtype: s
     return backend.mapped(f"Backward<{name}>", dtype, rows, n)
 
 
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: tuple[Any, ...],
-    outputs: tuple[Any, ...],
-    *,
-    target: str,
-    isa: str | None,
-    threads: int,
-    params: Mapping[str, Any],
-) -> Callable[[], None]:
-    """Check the arrays, compile and plan the launches; see ``registry``. ``isa`` and ``threads`` are not used.
-
-    Arrays are torch tensors on ``target``, (..., n) with any strides, float32, float16 or bfloat16; the bias is float32. Raises
-    ``TypeError`` or ``ValueError`` naming the argument.
-    """
-    given = elementwise.operands(implementation, pass_, inputs, outputs, target, params, columns=True)
-    if given.empty:
-        return given.zero()
-    planned = plan(implementation, pass_, given.rows, given.n, given.dtype)
-    return backend.launcher(planned, source(), given, target)
-
-
-def compiled(
-    implementation: Implementation, pass_: str, dtype: str, arch: str, axes: Axes | None = None
-) -> list[dict[str, Any]]:
-    """Compile a pass for ``sm_80``, ``sm_90`` or ``sm_100`` without a GPU, for contiguous arrays of ``axes``.
-
-    Returns a dict for each kernel: kernel, arch, dtype, registers, shared_bytes, spills (bytes a thread), compile_seconds.
-    """
-    return backend.compiled(plan(implementation, pass_, 1024, 1024, dtype), source(), dtype, arch)
+bind, compiled = backend.entry_points(plan, source)

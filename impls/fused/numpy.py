@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .._backends import arrays, blocks
+from .._backends import blocks
 from ..activations.numpy import BLOCKS, FLOAT32_MAX, LIMIT, Block
-
-if TYPE_CHECKING:
-    from ..registry import Implementation
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -28,28 +25,11 @@ BIASED: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-def unavailable(implementation: Implementation, target: str) -> str | None:
-    return None
-
-
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: Arrays,
-    outputs: Arrays,
-    *,
-    target: str = "cpu",
-    isa: str | None = None,
-    threads: int = 1,
-    params: Mapping[str, Any] | None = None,
-) -> Callable[[], None]:
-    """Check the arrays; the callable allocates a few blocks of rows."""
-    arrays.check(implementation, pass_, inputs, outputs)
-    name = implementation.operator.name
+def plan(name: str, pass_: str, inputs: Arrays, outputs: Arrays, params: Mapping[str, Any]) -> Callable[[], None]:
     if name in BIASED:
-        return np.errstate(all="ignore")((forward if pass_ == "forward" else backward)(*BIASED[name], *inputs, *outputs))
-    dropped = (np.less, np.float32((params or {})["t"])) if name == "fatrelu_zeros" else (np.less_equal, np.float32(0))
-    return np.errstate(all="ignore")(with_zeros(*dropped, *inputs, *outputs))
+        return (forward if pass_ == "forward" else backward)(*BIASED[name], *inputs, *outputs)
+    dropped = (np.less, np.float32(params["t"])) if name == "fatrelu_zeros" else (np.less_equal, np.float32(0))
+    return with_zeros(*dropped, *inputs, *outputs)
 
 
 def summed(x: np.ndarray, bias: np.ndarray) -> Block:
@@ -111,3 +91,7 @@ def with_zeros(compare: np.ufunc, t: np.float32, x: np.ndarray, second: np.ndarr
             np.copyto(result, 0, where=compare(given, threshold))
 
     return forward if third.dtype == np.int64 else backward
+
+
+bind = blocks.bind_to(plan)
+unavailable = blocks.unavailable

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .._backends import arrays, blocks
+from .._backends import blocks
 from ..activations.numpy import BLOCKS, LIMIT, Block
-
-if TYPE_CHECKING:
-    from ..registry import Implementation
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -43,46 +40,31 @@ ACTIVATIONS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-def unavailable(implementation: Implementation, target: str) -> str | None:
-    return None
-
-
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: Arrays,
-    outputs: Arrays,
-    *,
-    target: str = "cpu",
-    isa: str | None = None,
-    threads: int = 1,
-    params: Mapping[str, Any] | None = None,
-) -> Callable[[], None]:
-    """Check the arrays and allocate the scratch of a block."""
-    arrays.check(implementation, pass_, inputs, outputs)
-    compute, derive = ACTIVATIONS[implementation.operator.name]
+def plan(name: str, pass_: str, inputs: Arrays, outputs: Arrays, params: Mapping[str, Any]) -> Callable[[], None]:
+    compute, derive = ACTIVATIONS[name]
     scratch = np.empty((3, blocks.BLOCK))
-    static = params or {}
 
-    @np.errstate(all="ignore")
     def forward() -> None:
         with blocks.flat(inputs, outputs) as pieces:
             for gate, up, y in pieces:
                 limited, s, t = scratch[:, : gate.size]
                 np.clip(gate, -LIMIT, LIMIT, out=limited)
-                compute(limited, y, s, t, **static)
+                compute(limited, y, s, t, **params)
                 y *= up
 
-    @np.errstate(all="ignore")
     def backward() -> None:
         with blocks.flat(inputs, outputs) as pieces:
             for gate, up, dy, dgate, dup in pieces:
                 limited, s, t = scratch[:, : gate.size]
                 np.clip(gate, -LIMIT, LIMIT, out=limited)
-                compute(limited, dup, s, t, **static)
+                compute(limited, dup, s, t, **params)
                 dup *= dy
-                derive(limited, dy, dgate, s, t, **static)
+                derive(limited, dy, dgate, s, t, **params)
                 dgate *= dy
                 dgate *= up
 
     return forward if pass_ == "forward" else backward
+
+
+bind = blocks.bind_to(plan)
+unavailable = blocks.unavailable

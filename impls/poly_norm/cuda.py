@@ -8,7 +8,7 @@ Max 4 ULP in float32, 0.51 ULP in float16 and bfloat16, in the units of the oper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from .._backends import cuda_elementwise as backend
-from .._backends import elementwise, nvrtc, tensors
+from .._backends import nvrtc
 from .._backends.cuda_elementwise import Plan
 from .._backends.nvrtc import Launch
-from ..registry import Axes, Implementation
+from ..registry import Implementation
 
-call = tensors.call
+call = backend.call
+unavailable = backend.unavailable
 
 # (threads, vectors of 16 bytes a thread that registers hold), for ever longer rows; 0 reads the row again.
 HELD = {
@@ -33,11 +34,6 @@ HELD = {
 @cache
 def source() -> str:
     return nvrtc.common("math", "elementwise", "rows") + files(__package__).joinpath("kernel.cu").read_text()
-
-
-def unavailable(implementation: Implementation, target: str) -> str | None:
-    """Why CUDA kernels can't run on ``target``, in words."""
-    return nvrtc.unavailable(target)
 
 
 def plan(
@@ -54,34 +50,4 @@ def plan(
     return Plan(tuple(launches), rows, n, blocks=rows, each=eps, work=4 * rows)
 
 
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: tuple[Any, ...],
-    outputs: tuple[Any, ...],
-    *,
-    target: str,
-    isa: str | None,
-    threads: int,
-    params: Mapping[str, Any],
-) -> Callable[[], None]:
-    """Check the arrays, compile and plan the launches; see ``registry``. ``isa`` and ``threads`` are not used.
-
-    Arrays are torch tensors on ``target``, (..., n) with any strides, float32, float16 or bfloat16. Raises
-    ``TypeError`` or ``ValueError`` naming the argument.
-    """
-    given = elementwise.operands(implementation, pass_, inputs, outputs, target, params, columns=True)
-    if given.empty:
-        return given.zero()
-    planned = plan(implementation, pass_, given.rows, given.n, given.dtype, params)
-    return backend.launcher(planned, source(), given, target)
-
-
-def compiled(
-    implementation: Implementation, pass_: str, dtype: str, arch: str, axes: Axes | None = None
-) -> list[dict[str, Any]]:
-    """Compile a pass for ``sm_80``, ``sm_90`` or ``sm_100`` without a GPU: every length's kernel.
-
-    Returns a dict for each kernel: kernel, arch, dtype, registers, shared_bytes, spills (bytes a thread), compile_seconds.
-    """
-    return backend.every_length(plan, implementation, pass_, HELD[pass_], source(), dtype, arch)
+bind, compiled = backend.entry_points(plan, source, HELD)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .._backends import arrays, blocks
-
-if TYPE_CHECKING:
-    from ..registry import Implementation
+from .._backends import blocks
 
 Arrays = tuple[np.ndarray, ...]
-
-
-def unavailable(implementation: Implementation, target: str) -> str | None:
-    return None
 
 
 def inverses(x: np.ndarray, square: np.ndarray, eps: float) -> list[np.ndarray]:
@@ -59,23 +52,10 @@ def backward(x: np.ndarray, dy: np.ndarray, dx: np.ndarray, w: np.ndarray, eps: 
     return np.array([(i3 * s3).sum(), (i2 * s2).sum(), (i1 * s1).sum()]), dy.sum(keepdims=True)[0]
 
 
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: Arrays,
-    outputs: Arrays,
-    *,
-    target: str = "cpu",
-    isa: str | None = None,
-    threads: int = 1,
-    params: Mapping[str, Any] | None = None,
-) -> Callable[[], None]:
-    """Check the arrays; the callable allocates a few blocks of rows."""
-    arrays.check(implementation, pass_, inputs, outputs)
+def plan(name: str, pass_: str, inputs: Arrays, outputs: Arrays, params: Mapping[str, Any]) -> Callable[[], None]:
     *elements, w, b = inputs
-    eps = (params or {})["eps"]
+    eps = params["eps"]
 
-    @np.errstate(all="ignore")
     def run() -> None:
         learned = w.astype(np.float64)
         dw, db = np.zeros(3), np.zeros(1)
@@ -93,3 +73,7 @@ def bind(
             gradient[...] = total
 
     return run
+
+
+bind = blocks.bind_to(plan)
+unavailable = blocks.unavailable

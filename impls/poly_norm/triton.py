@@ -8,20 +8,19 @@ Max 4 ULP in float32, 0.51 ULP in float16 and bfloat16, in the units of the oper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from .._backends import elementwise, tensors
 from .._backends import triton as backend
 from .._backends import triton_elementwise as shared
 from .._backends.elementwise import Operands
 from .._backends.tensors import Memory
 from .._backends.triton import Step
 from .._backends.triton_elementwise import Values, ceiling_power, strides
-from ..registry import Axes, Implementation
+from ..registry import Implementation
 
-unavailable = backend.unavailable
-call = tensors.call
+call = shared.call
+unavailable = shared.unavailable
 
 MOST_HELD = {"forward": 1 << 14, "backward": 1 << 13}  # elements of a row that 16 warps hold
 READ = 1 << 12  # elements of a longer one that 8 warps read at a time
@@ -64,36 +63,4 @@ def number(value: float, like: Memory) -> Memory:
     return Memory("float32", (1,), torch.tensor([value], dtype=torch.float32, device=like.tensor.device))
 
 
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: tuple[Any, ...],
-    outputs: tuple[Any, ...],
-    *,
-    target: str,
-    isa: str | None,
-    threads: int,
-    params: Mapping[str, Any],
-) -> Callable[[], None]:
-    """Check the arrays and plan the launches; see ``registry``. ``isa`` and ``threads`` are not used.
-
-    Arrays are torch tensors on ``target``, or on target ``interpreter`` torch CPU tensors or NumPy arrays, (..., n) with any
-    strides, float32, float16 or bfloat16. Raises ``TypeError`` or ``ValueError`` naming the argument.
-    """
-    given = elementwise.operands(implementation, pass_, inputs, outputs, target, params, columns=True)
-    return given.zero() if given.empty else backend.launcher(plan(implementation, pass_, given, params), target)
-
-
-def compiled(
-    implementation: Implementation, pass_: str, dtype: str, arch: str, axes: Axes | None = None
-) -> list[dict[str, Any]]:
-    """Compile a pass for ``sm_80``, ``sm_90`` or ``sm_100`` without a GPU, for arrays of ``axes`` or telling ones.
-
-    Returns a dict for each kernel: kernel, arch, dtype, constants, registers, shared_bytes, spills (bytes a thread),
-    compile_seconds.
-    """
-    found = []
-    for n in [axes["n"]] if axes else LENGTHS:
-        given = elementwise.aligned(implementation, pass_, dtype, axes or {"rows": 4096, "n": n})
-        found += [backend.compiled(step, arch) for step in plan(implementation, pass_, given, implementation.operator.params)]
-    return found
+bind, compiled = shared.entry_points(plan, LENGTHS)

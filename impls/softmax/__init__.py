@@ -9,24 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from ..card import CPU_AND_GPU, GPU, ISAS, PASSES, ROW, TRITON, per_element, torch_peers, within
 from ..registry import ITEMSIZE, Argument, Axes, Implementation, Operator, Pass
-
-ROW = ("rows", "n")
-PASSES = ("forward", "backward")
-GPU = ("cuda",)
-CPU_AND_GPU = ("cpu", "cuda")
-TRITON = ("cuda", "interpreter")
-ISAS = ("avx2", "avx512")
 
 # The gate is the error of a legal but poor float32 implementation on the widest rows, and of one rounding too many in 16
 # bits; beyond it the result is wrong rather than inaccurate.
 GATE = {"float32": 4096.0, "float16": 8.0, "bfloat16": 8.0}
 # PyTorch's eager gradient of logsumexp rounds x - lse to 16 bits before the exponential: poor, but its definition.
 GATE_ROUNDED_EXPONENT = GATE | {"float16": 64.0, "bfloat16": 512.0}
-
-
-def _elements(per_element: int) -> Callable[[Axes], int]:
-    return lambda axes: per_element * axes["rows"] * axes["n"]
 
 
 def sweeps(per_row: tuple[int, int] = (0, 0), **by_pass: tuple[int, int]) -> Callable[[str, Axes, str], int]:
@@ -43,12 +33,6 @@ def sweeps(per_row: tuple[int, int] = (0, 0), **by_pass: tuple[int, int]) -> Cal
 def exps(**by_pass: int) -> Callable[[str, Axes], int]:
     """Exponentials evaluated, when a pass evaluates that many per element."""
     return lambda pass_, axes: by_pass[pass_] * axes["rows"] * axes["n"]
-
-
-def within(softmax32: float, halves: float = 0.51, passes: tuple[str, ...] = PASSES) -> dict[tuple[str, str], float]:
-    """The bound of an implementation: ULPs in float32, and in the two 16-bit types."""
-    each = {"float32": softmax32, "float16": halves, "bfloat16": halves}
-    return {(pass_, dtype): bound for pass_ in passes for dtype, bound in each.items()}
 
 
 X = Argument("x", ROW)
@@ -246,8 +230,7 @@ def _cuda(online: tuple[int, int], back: tuple[int, int], online_back: tuple[int
 
 def _peers() -> tuple[Implementation, ...]:
     return (
-        Implementation("peer", "torch-eager", "peers", PASSES, targets=CPU_AND_GPU, isas=ISAS, threaded=True, vouched=False),
-        Implementation("peer", "torch-compile", "peers", PASSES, targets=CPU_AND_GPU, isas=ISAS, threaded=True, vouched=False),
+        *torch_peers(),
         Implementation(
             "peer", "scipy", "peers", dtypes=("float32",), vouched=False, note="allocates its result, which is copied"
         ),
@@ -310,14 +293,14 @@ SOFTMAX = Operator(
     formula="y_i = exp(x_i) / sum_k exp(x_k)",
     source="arXiv 2001.04438",
     passes={
-        "forward": Pass((X,), (Y,), "softmax", GATE, _elements(4), _elements(1)),
+        "forward": Pass((X,), (Y,), "softmax", GATE, per_element(4), per_element(1)),
         "backward": Pass(
             (Y, DY),
             (DX,),
             "softmax_backward",
             GATE,
-            _elements(4),
-            _elements(0),
+            per_element(4),
+            per_element(0),
             scale="softmax_backward_scale",
             derive="softmax_backward_inputs",
         ),
@@ -356,14 +339,14 @@ LOG_SOFTMAX = Operator(
     formula="y_i = x_i - log sum_k exp(x_k)",
     source="arXiv 1805.02867",
     passes={
-        "forward": Pass((X,), (Y,), "log_softmax", GATE, _elements(3), _elements(1), scale="at_least_one"),
+        "forward": Pass((X,), (Y,), "log_softmax", GATE, per_element(3), per_element(1), scale="at_least_one"),
         "backward": Pass(
             (Y, DY),
             (DX,),
             "log_softmax_backward",
             GATE,
-            _elements(3),
-            _elements(1),
+            per_element(3),
+            per_element(1),
             scale="log_softmax_backward_scale",
             derive="log_softmax_backward_inputs",
         ),
@@ -398,14 +381,14 @@ LOGSUMEXP = Operator(
     formula="lse = log sum_k exp(x_k)",
     source="arXiv 1805.02867",
     passes={
-        "forward": Pass((X,), (LSE,), "logsumexp", GATE, _elements(2), _elements(1), scale="at_least_one"),
+        "forward": Pass((X,), (LSE,), "logsumexp", GATE, per_element(2), per_element(1), scale="at_least_one"),
         "backward": Pass(
             (X, LSE, DLSE),
             (DX,),
             "logsumexp_backward",
             GATE_ROUNDED_EXPONENT,
-            _elements(2),
-            _elements(1),
+            per_element(2),
+            per_element(1),
             derive="logsumexp_backward_inputs",
         ),
     },

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .._backends import arrays, blocks
-
-if TYPE_CHECKING:
-    from ..registry import Implementation
+from .._backends import blocks
 
 Arrays = tuple[np.ndarray, ...]
-
-
-def unavailable(implementation: Implementation, target: str) -> str | None:
-    return None
 
 
 def kept(x: np.ndarray, k: int) -> np.ndarray:
@@ -38,22 +31,9 @@ def kept(x: np.ndarray, k: int) -> np.ndarray:
     return chosen
 
 
-def bind(
-    implementation: Implementation,
-    pass_: str,
-    inputs: Arrays,
-    outputs: Arrays,
-    *,
-    target: str = "cpu",
-    isa: str | None = None,
-    threads: int = 1,
-    params: Mapping[str, Any] | None = None,
-) -> Callable[[], None]:
-    """Check the arrays ; the callable allocates a few blocks of rows."""
-    arrays.check(implementation, pass_, inputs, outputs)
-    k = (params or {})["k"]
+def plan(name: str, pass_: str, inputs: Arrays, outputs: Arrays, params: Mapping[str, Any]) -> Callable[[], None]:
+    k = params["k"]
 
-    @np.errstate(all="ignore")
     def run() -> None:
         for *given, result in blocks.rows([*inputs, outputs[0]]):
             chosen = kept(given[0].astype(np.float32), k)
@@ -61,3 +41,7 @@ def bind(
             np.copyto(result, given[-1], where=chosen)
 
     return run
+
+
+bind = blocks.bind_to(plan)
+unavailable = blocks.unavailable
