@@ -59,7 +59,7 @@ from .tables import columns, quantity
 
 FORMAT = 1
 SLICE = (0.03, 0.3, 1.0)  # seconds of one workload in one restart: at least, at most, and at most where calls are slow
-ENOUGH = 30  # rounds of a restart, where calls are slow
+ENOUGH = 12  # rounds of a restart, where calls are slow
 PASSES = 12  # restarts that a budget is shared out for
 NEW, REMOVED = "new", "removed"
 IDENTICAL = "identical code"
@@ -290,7 +290,8 @@ class Contest:
         if known is None or not known.seconds:
             return 0.0
         growth = self.row.get("bytes", 1) / max(1, known.row.get("bytes", 1))
-        return 2 * duel.ROUNDS * sum(known.seconds[-1].values()) * growth  # each sample is warmed up by as much again
+        # On either set of buffers, and each sample is warmed up by as much again.
+        return 2 * 2 * duel.ROUNDS * sum(known.seconds[-1].values()) * growth
 
     def slice(self, share: float) -> float:
         """Seconds that the next restart may take, if its share of what is left of the budget is so many."""
@@ -302,7 +303,7 @@ class Contest:
         self.rounds += answer["rounds"]
         self.dropped += answer["dropped"]
         self.used += answer["used"]
-        if answer["rounds"]:
+        if "head" in answer:
             self.trial.add(answer["head"], answer["twin"])
             self.seconds.append(answer["seconds"])
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .worker import Answer, Pulse
 
 SHORTEST = 2e-4  # seconds of a sample: many short ones, for the median of their ratios to shrug off interruptions
-ROUNDS = 5  # before the buffers move; also the fewest that a restart takes
+ROUNDS = 4  # before base's and head's buffers change places with twin's; a restart takes twice as many at least
 LINE, SPREAD = 64, (2 << 20, 8 << 20)  # bytes: where buffers may begin, and how far they may move, at least and at most
 
 
@@ -279,10 +279,11 @@ def warming(nbytes: int, sizes: Mapping[str, int]) -> int:
     """Untimed calls that bring a workload back into the caches.
 
     One is not enough beyond the second level: after it, twin, whose buffers the other sides have displaced, was still 6%
-    slower than base, whose buffers head keeps warm; after four 0.7%.
+    slower than base, whose buffers head keeps warm; after four 0.7%. What exceeds the caches needs one as well: its last
+    part stays in them, and without that twin was 3% slower than base, which often follows head on the same buffers.
     """
     if caches.beyond(nbytes, sizes):
-        return 0
+        return 1
     return 1 if 2 * nbytes <= sizes.get("L2", 0) else 4
 
 
@@ -298,55 +299,59 @@ class Lost(Exception):
 
 
 def duel(job: Mapping[str, Any], pulse: Pulse) -> Iterator[Answer]:
-    """Base, head and twin take turns in this process for ``seconds``, once all is loaded, and for ``ROUNDS`` rounds at least:
-    base and head on the same buffers, twin on its own, all of which move every few rounds. One answer: ``summary``'s with the
-    seconds ``used`` in all, or the side that raised.
+    """Base, head and twin take turns in this process for ``seconds``, once all is loaded, and for twice ``ROUNDS`` rounds at
+    least: base and head on the same buffers, twin on its own. After ``ROUNDS`` rounds the two sets of buffers are exchanged,
+    and after as many more they move: some are luckier than others, and each side has its half of that luck. One answer:
+    ``summary``'s with the seconds ``used`` in all, or the side that raised.
     """
     begin = time.perf_counter()
     generator = random.Random(job["seed"])
     sides = list(job["builds"])
     values = drawn(job)
-    lots = [Ground(job, values, generator) for _ in range(2)]  # drawn anew each time: one's pages may be the luckier ones
+    grounds = [Ground(job, values, generator) for _ in range(2)]
     calls: dict[str, int] = {}
-    samples: list[dict[str, float]] = []
+    halves: tuple[list[dict[str, float]], ...] = ([], [])
     ready = 0.0
     try:
-        while len(samples) < ROUNDS or time.perf_counter() - ready < job["seconds"]:
-            generator.shuffle(lots)
-            shared, own = lots
-            grounds = {"twin": own.place()}
-            grounds |= dict.fromkeys(("base", "head"), shared.place())
-            generator.shuffle(sides)
-            samplers = {}
-            for side in sides:
-                pulse.beat(side)
-                try:
-                    samplers[side] = sampler(job, bound(job, side, *grounds[side]))
-                except Exception as error:
-                    raise Lost(side, error) from error
-            if not calls:
-                for side, each in samplers.items():
+        while not halves[1] or time.perf_counter() - ready < job["seconds"]:
+            placed = [ground.place() for ground in grounds]
+            for half, (shared, own) in zip(halves, (placed, placed[::-1]), strict=True):
+                buffers = {"base": shared, "head": shared, "twin": own}
+                generator.shuffle(sides)
+                samplers = {}
+                for side in sides:
                     pulse.beat(side)
-                    calls[side] = calibrate(each, SHORTEST)[0]
-                calls = dict.fromkeys(calls, max(calls.values()))
-                ready = time.perf_counter()
-            samples += islice(rounds(samplers, calls, generator, pulse.beat), ROUNDS)
+                    try:
+                        samplers[side] = sampler(job, bound(job, side, *buffers[side]))
+                    except Exception as error:
+                        raise Lost(side, error) from error
+                if not calls:
+                    for side, each in samplers.items():
+                        pulse.beat(side)
+                        calls[side] = calibrate(each, SHORTEST)[0]
+                    calls = dict.fromkeys(calls, max(calls.values()))
+                    ready = time.perf_counter()
+                half += islice(rounds(samplers, calls, generator, pulse.beat), ROUNDS)
     except Lost as lost:
         yield lost.answer
         return
     pulse.beat("")
-    yield summary(samples) | {"used": time.perf_counter() - begin}
+    yield summary(*halves) | {"used": time.perf_counter() - begin}
 
 
-def summary(samples: list[dict[str, float]]) -> dict[str, Any]:
+def summary(*parts: list[dict[str, float]]) -> dict[str, Any]:
     """What one restart says: the median log-ratios of ``head`` and ``twin`` to base, the median ``seconds`` of each side, how
-    many rounds that is, and how many were ``dropped`` because a GPU was slowed down in them (nan)."""
-    kept = [each for each in samples if not any(map(math.isnan, each.values()))]
-    found: dict[str, Any] = {"rounds": len(kept), "dropped": len(samples) - len(kept)}
-    if kept:
+    many rounds that is, and how many were ``dropped`` because a GPU was slowed down in them (nan). Parts are rounds that
+    differ in whose buffers were whose: a ratio is the mean of theirs, so that what the buffers do to it cancels."""
+    kept = [[each for each in part if not any(map(math.isnan, each.values()))] for part in parts]
+    rounds_ = sum(map(len, kept))
+    found: dict[str, Any] = {"rounds": rounds_, "dropped": sum(map(len, parts)) - rounds_}
+    if all(kept):
         for side in ("head", "twin"):
-            found[side] = statistics.median(math.log(each[side] / each["base"]) for each in kept)
-        found["seconds"] = {side: statistics.median(each[side] for each in kept) for side in kept[0]}
+            found[side] = statistics.fmean(
+                statistics.median(math.log(each[side] / each["base"]) for each in part) for part in kept
+            )
+        found["seconds"] = {side: statistics.median(each[side] for part in kept for each in part) for side in kept[0][0]}
     return found
 
 

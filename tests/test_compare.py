@@ -435,6 +435,16 @@ def test_a_restart_says_the_median_of_its_paired_ratios() -> None:
     assert duel.summary([{"base": math.nan, "head": 1.0, "twin": 1.0}]) == {"rounds": 0, "dropped": 1}
 
 
+def test_what_buffers_do_to_a_ratio_cancels() -> None:
+    """Twin on buffers that cost 10%, then base and head on them: neither says anything about their code."""
+    lucky, unlucky = 1.0, 1.1
+    first = [{"base": lucky, "head": 1.05 * lucky, "twin": unlucky}] * 3
+    second = [{"base": unlucky, "head": 1.05 * unlucky, "twin": lucky}] * 9
+    said = duel.summary(first, second)
+    assert said["twin"] == pytest.approx(0.0) and said["head"] == pytest.approx(math.log(1.05))
+    assert "head" not in duel.summary(first, []), "half of a restart is none"
+
+
 def test_buffers_move_but_hold_the_same_values(tmp_path: Path) -> None:
     job = {"operator": "softmax", "pass": "backward", "dtype": "bfloat16", "axes": {"rows": 3, "n": 65}, "target": "cpu"}
     values = duel.drawn(job | {"inputs": str(tmp_path)})
