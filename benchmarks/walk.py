@@ -119,8 +119,8 @@ def plan(names: Collection[str] = (), filters: presets.Filters | None = None, ch
 
 
 def _walked(implementation: Implementation, filters: presets.Filters) -> bool:
-    backends = filters.get("backend") or WALKED
-    return implementation.backend in backends and implementation.variant != "torch-compile"
+    named = implementation.backend in (filters.get("backend") or WALKED)
+    return named and (implementation.backend != "peer" or implementation.variant == "torch-eager")
 
 
 class Walker:

@@ -63,6 +63,7 @@ def activation(
     stress: tuple[str, ...] = STRESS,
     priority: tuple[tuple[Axes, str, str], ...] = QUICK,
     limits: Callable[[str, Axes, str], str | None] | None = None,
+    peers: tuple[Implementation, ...] = (),
     nan_policy: str = "NaN gives NaN, in both passes",
     valid_range: str = "every input; infinities give the limits",
 ) -> Operator:
@@ -80,6 +81,7 @@ def activation(
         *_triton(name),
         *_cuda(name),
         *torch_peers(),
+        *peers,
     )
     return Operator(
         name=name,
@@ -117,6 +119,13 @@ def activation(
     )
 
 
+def _kat(variant: str, note: str) -> Implementation:
+    """A function that KAT has under this name, and that is another one: a row of the stability map."""
+    return Implementation("peer", variant, "kat", dtypes=("float32",), vouched=False, note=note)
+
+
+KAT_TORCH = _kat("kat-torch", "KAT's code for the CPU: 1 + sum |b_j| x^j below, wrong where x < 0")
+
 KINK = "NaN gives NaN; as in PyTorch, the gradient passes where x is NaN"
 ANY_THRESHOLD = at_least(t=float("-inf"))
 EPS = learned("eps", 1, values=(0.01,))
@@ -137,6 +146,7 @@ GELU = activation(
     flops=(3, 7),
     exps=1,
     gate=LOST_TAIL,
+    peers=(_kat("kat-kernels", "KAT's kernels: coefficients fit for 1 + |sum b_j x^j| below, in 1 + sum |b_j x^j|"), KAT_TORCH),
 )
 SILU = activation(
     "silu",
@@ -296,6 +306,7 @@ RATIONAL_GROUP = activation(
     stress=("normal", "normal-10", "log-uniform", "points", "limits", "nan"),
     priority=tuple(({"rows": axes["n"] // 1024, "n": 1024}, dtype, pass_) for axes, dtype, pass_ in QUICK),
     limits=whole_groups,
+    peers=(KAT_TORCH,),
 )
 
 OPERATORS = (
