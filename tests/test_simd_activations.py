@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ulproof.benchmarks import walk
 from ulproof.benchmarks.walk import ROW, Walker
 from ulproof.impls import load, operators
 from ulproof.impls._backends import simd, stress
+from ulproof.impls.activations.reference import TERMS
 
 FAMILIES = ("activations", "gated", "poly_norm", "topk_relu", "fused")
 MODULES = {name: simd.native(f"ulproof.impls.{name}") for name in FAMILIES}
@@ -92,6 +94,30 @@ def test_every_number_of_threads_gives_the_same_bits(name: str, pass_: str) -> N
     assert same(alone, results(name, pass_, inputs, threads=1))
     assert same(alone, results(name, pass_, inputs, threads=2))
     assert same(alone, results(name, pass_, inputs, threads=3))
+
+
+def with_parameters() -> list[str]:
+    return [name for name in listed() if any(each.values for each in operators()[name].passes["forward"].inputs)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", with_parameters())
+def test_gradients_of_parameters_are_one_sum_for_every_number_of_threads(name: str, dtype: str) -> None:
+    """The same bits, and within 1e-5 of the sum of their terms' sizes; dy of a spread that lets terms cancel."""
+    operator = operators()[name]
+    card = operator.passes["backward"]
+    flat = card.inputs[0].axes == ("n",)
+    axes = {"n": 200_001} if flat else {"rows": 67, "n": 3000}
+    inputs = stress.inputs(operator, "backward", axes, dtype, "normal")
+    alone = results(name, "backward", inputs, threads=1)
+    assert all(same(alone, results(name, "backward", inputs, threads=threads)) for threads in (1, 2, 3, 2))
+    reference = import_module(operator.package + ".reference")
+    wide = [each.astype(np.float64) for each in inputs]
+    expected = getattr(reference, card.oracle)(*wide, **operator.params)
+    sizes = getattr(reference, str(card.scale))(*wide, *expected, **operator.params)
+    for argument, gradient, exact, size in zip(card.outputs, alone, expected, sizes, strict=True):
+        if argument.kind == "parameter":
+            assert (np.abs(gradient - exact) <= 1e-5 * size / TERMS).all(), argument.name
 
 
 @pytest.mark.parametrize("pass_", ["forward", "backward"])
