@@ -135,7 +135,8 @@ def _workloads(operator: Operator, dtype: str, thorough: bool, long: bool) -> It
         yield from ((name, shape(*ELEMENTWISE), False) for name in names)
         yield from ((name, shape(*ELEMENTWISE_INTERPRETED), True) for name in names)
         if dtype != "float32":
-            yield f"all-{dtype}", shape(1 << 16, 1 if len(axes) == 1 else 8), False
+            whole = shape(1 << 16, 1 if len(axes) == 1 else 8)
+            yield from ((f"all-{dtype}", whole, interpreted) for interpreted in (False, True)[: 1 + long])
         if thorough:
             yield from ((LENGTH_STRESS, shape(1, n), False) for n in ELEMENTWISE_LENGTHS)
             yield from ((LENGTH_STRESS, shape(3, n), True) for n in (1, 40, 341))

@@ -295,16 +295,17 @@ def _cell(row: Mapping[Any, Any] | None, stress: bool = False) -> Row:
 
 
 def exhaustive(frame: pd.DataFrame) -> list[Row]:
-    """For one operator, what came of every number of a type as input: a row an implementation, pass and dtype, of all ISAs
-    the worst."""
+    """For one operator, what came of every number of a type as input: a row an implementation, target, pass and dtype, of all
+    ISAs the worst."""
     rows = frame[(frame["kind"] == "accuracy") & frame["ulp.outputs"].notna() & (frame["backend"] != "reference")]
-    rows = rows[rows["stress"].fillna("").str.startswith("all-") & (rows["target"] != "interpreter")]
+    rows = rows[rows["stress"].fillna("").str.startswith("all-")]
     found: dict[tuple[Any, ...], Row] = {}
+    names = ("pass", "dtype", "implementation", "target")
     for row in rows.to_dict("records"):
-        key = tuple(row[name] for name in ("pass", "dtype", "implementation"))
+        key = tuple(row[name] for name in names)
         if key not in found or (row["ulp.max"], _some(row["ulp.misrounded"]) or 0) > found[key]["order"]:
             found[key] = {
-                **dict(zip(("pass", "dtype", "implementation"), key, strict=True)),
+                **dict(zip(names, key, strict=True)),
                 "order": (row["ulp.max"], _some(row["ulp.misrounded"]) or 0),
                 "ulp": row["ulp.max"],
                 "grade": grade(row["ulp.max"]),
