@@ -232,7 +232,7 @@ REST = """
 
 - `swiglu`, `geglu`, `reglu` and `fatrelu_and_mul` are functions of two numbers: there are 2^64 inputs. Their activation is the
   functor that is walked here; the product after it is one multiplication.
-- `bias_gelu` and `relu_count` and their kin call the same functors, after an addition or beside a count.
+- `bias_gelu` and `relu_zeros` and their kin call the same functors, after an addition or beside a count.
 - `poly_norm` and `topk_relu` depend on whole rows; gradients of parameters are sums over all elements. `ulproof check` has
   them.
 - In `rational_group` a number meets the denominator of its column's group: all groups, but each with an eighth of the line,
