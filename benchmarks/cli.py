@@ -242,7 +242,9 @@ def nothing(records: Sequence[Mapping[str, Any]]) -> str:
 
 def summary(records: Sequence[Mapping[str, Any]], counts: Counts, run: Mapping[str, Any], folder: Path, page: Path) -> str:
     """Five lines on a run: what was measured, how quiet it was, what is wrong, what is missing, where the page is."""
-    rows = [row for row in records if row["kind"] == "time"]
+    from .record import whole
+
+    rows = [row for row in whole(records) if row["kind"] == "time"]
     pairs = {(row["group"], row["noise"], str(row["axes"]), row["cache"]): row for row in rows if row.get("noise") is not None}
     noisy = sorted(pairs.values(), key=lambda row: row["noise"])
     times: dict[str, int] = {}

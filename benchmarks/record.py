@@ -111,13 +111,18 @@ STATUSES = ("ok", "unavailable", "not measured", "suspect", "inaccurate", "timeo
 
 def whole(records: Iterable[Mapping[str, Any]]) -> list[Record]:
     """The records, but one for each walk over the float32 line instead of one for each of its pieces, which ``axes.first``
-    tells apart. Of two records of one piece the later one counts; the commits of all pieces are kept."""
+    tells apart. Of two records of one piece the later one counts; the commits of all pieces are kept. What was put off for
+    want of budget and measured later counts as measured."""
     found: list[Record] = []
+    put_off: dict[str, int] = {}
     walks: dict[str, dict[int, Mapping[str, Any]]] = {}
     for each in records:
         first = (each.get("axes") or {}).get("first")
         if first is None:
-            found.append(dict(each))
+            place = put_off.pop(key(each), len(found)) if put_off else len(found)
+            if was_put_off(each):
+                put_off[key(each)] = place
+            found[place : place + 1] = [dict(each)]
         else:
             walks.setdefault(key({**each, "axes": {}}), {})[first] = each
     for pieces in walks.values():
@@ -129,6 +134,10 @@ def whole(records: Iterable[Mapping[str, Any]]) -> list[Record]:
         line["ulp"] = {**max(measured, key=largest), **sums} if measured else None
         found.append(line)
     return found
+
+
+def was_put_off(record: Mapping[str, Any]) -> bool:
+    return record["status"] == "not measured" and record["reason"] == "budget"
 
 
 def largest(ulp: Any) -> float:

@@ -21,7 +21,7 @@ from .measure import doctor, environment
 from .measure.ceilings import Ceilings
 from .presets import Filters, Job, Machine, asked
 from .progress import Progress
-from .record import Record, RunFolder, key, largest
+from .record import Record, RunFolder, key, largest, was_put_off, whole
 from .supervise import Died, Setting, Worker
 from .walk import Piece
 from .walk import plan as plan_walks
@@ -139,7 +139,8 @@ class Runner:
         self.folder, self.options, self.progress = folder, options, progress or Progress()
         self.counts = Counts()
         self.commit = folder.run.get("commit")
-        self.done = {key(record) for record in folder.records}
+        self.written = {key(record) for record in folder.records}
+        self.done = {key(record) for record in whole(folder.records) if not was_put_off(record)}
         self.workers: dict[Setting, Worker] = {}
         self.wrong: dict[tuple[Any, ...], str] = {}
         self.poor: dict[tuple[Any, ...], str] = {}
@@ -152,7 +153,10 @@ class Runner:
     # Writing
 
     def write(self, record: Record) -> None:
+        if was_put_off(record) and key(record) in self.written:
+            return  # and again
         self.folder.append(record)
+        self.written.add(key(record))
         self.done.add(key(record))
         self._learn(record)
 
@@ -609,8 +613,11 @@ def new(path: str | Path, options: Options) -> RunFolder:
 
 
 def resumed(path: str | Path) -> tuple[RunFolder, Options]:
-    """A run that was cut short, and what it was asked for."""
+    """A run that was cut short, or that left something out for want of budget, and what it was asked for. One that came to
+    its end gets its budget once more."""
     folder = RunFolder.resume(path)
+    if folder.run.get("finished"):
+        folder.update(finished=None, plan={**folder.run["plan"], "used_seconds": 0.0})
     plan = folder.run["plan"]
     known: Record = {name: plan[name] for name in ("preset", "seed", "budget", "patience") if name in plan}
     known |= {name: tuple(plan.get(name, ())) for name in ("operators", "implementations")}

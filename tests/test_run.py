@@ -20,7 +20,7 @@ from ulproof.benchmarks import compile, presets, run, supervise, worker
 from ulproof.benchmarks.measure import caches, ceilings, environment
 from ulproof.benchmarks.measure.ceilings import Ceilings
 from ulproof.benchmarks.presets import Job, Machine, plan, spend
-from ulproof.benchmarks.record import key, read
+from ulproof.benchmarks.record import key, read, whole
 from ulproof.benchmarks.supervise import Died, Setting, Worker
 from ulproof.impls import registry
 
@@ -254,6 +254,25 @@ def test_a_resumed_run_has_what_is_left_of_its_budget(family: Path, tmp_path: Pa
     run.Runner(*run.resumed(tmp_path / "run")).run()
     run.Runner(run.new(tmp_path / "another", options("steady")), options("steady")).run()
     assert given == [2.5, 8.0]
+
+
+def test_a_finished_run_that_is_resumed_measures_what_it_left_out(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.Runner, "measure_ceilings", lambda self, targets, threads: None)
+    chosen = options("steady", budget=4.0)
+    with monkeypatch.context() as nothing_left:
+        nothing_left.setattr(run.Runner, "measure", lambda self, job, seconds, limit: self.skip(job) or 4.0)
+        run.Runner(run.new(tmp_path / "run", chosen), chosen).run()
+    put_off = [each for each in read(tmp_path / "run")[1] if each["kind"] == "time"]
+    assert put_off and all(each["reason"] == "budget" for each in put_off)
+    assert run.Runner(*run.resumed(tmp_path / "run")).run().measured == len(put_off)
+    rows = [each for each in whole(read(tmp_path / "run")[1]) if each["kind"] == "time"]
+    assert [key(each) for each in rows] == [key(each) for each in put_off]
+    assert all(each["status"] == "ok" for each in rows)
+    before = read(tmp_path / "run")[1]
+    run.Runner(*run.resumed(tmp_path / "run")).run()
+    assert read(tmp_path / "run")[1] == before, "nothing is measured twice"
 
 
 def test_getting_ready_counts_as_measuring(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
