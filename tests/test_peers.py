@@ -135,3 +135,14 @@ def test_gpu_libraries_say_why_they_cannot_run_here() -> None:
     for implementation in PEERS:
         if implementation.targets == ("cuda",) and not probe.gpus():
             assert implementation.unavailable("cuda:0") == "no NVIDIA GPU or driver here"
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "relu"])
+def test_xnnpacks_activations(name: str) -> None:
+    implementation = load(name)["peer/xnnpack"]
+    need(implementation)
+    x = np.random.default_rng(0).standard_normal((3, 1000)).astype(np.float32)
+    expected = 1 / (1 + np.exp(-x.astype(np.float64))) if name == "sigmoid" else np.maximum(x, 0)
+    np.testing.assert_allclose(implementation(x), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="x has strides .*: XNNPACK needs"):
+        implementation(x[:, ::2])

@@ -41,6 +41,11 @@ def _triton(name: str) -> tuple[Implementation, ...]:
     return on_gpu("triton", "one read of each input; parameters' gradients are sums of tiles, added in a fixed order")
 
 
+XNNPACK = Implementation(
+    "peer", "xnnpack", "peers", dtypes=("float32",), vouched=False, note="Debian's of 2022, for whole rows"
+)
+
+
 def _cuda(name: str) -> tuple[Implementation, ...]:
     return on_gpu("cuda", "one read of each input, 16 bytes a thread; parameters' gradients are summed without atomics")
 
@@ -137,6 +142,7 @@ RELU = activation(
     "Nair and Hinton, ICML 2010",
     flops=(1, 2),
     nan_policy=KINK,
+    peers=(XNNPACK,),
 )
 GELU = activation(
     "gelu",
@@ -200,6 +206,7 @@ SIGMOID = activation(
     "Verhulst 1838",
     flops=(1, 4),
     exps=1,
+    peers=(XNNPACK,),
 )
 SOFTPLUS = activation(
     "softplus",

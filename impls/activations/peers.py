@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from .._backends import torch_peer
-from .._backends.torch_peer import unavailable as unavailable
+from .._backends import arrays, torch_peer, xnnpack
 
 if TYPE_CHECKING:
     from ..registry import Implementation
 
 Tensor = Any
 Call = Callable[[], Any]
+
+# XNNPACK's operator of each, and the numbers that it takes.
+XNNPACK: Mapping[str, tuple[str, tuple[float, ...]]] = {"sigmoid": ("sigmoid", ()), "relu": ("clamp", (0.0, math.inf))}
+
+
+def unavailable(implementation: Implementation, target: str) -> str | None:
+    if implementation.variant == "xnnpack":
+        return xnnpack.unavailable(XNNPACK[implementation.operator.name][0])
+    return torch_peer.unavailable(implementation, target)
 
 
 def bind(
@@ -33,8 +41,12 @@ def bind(
     threads: int = 1,
     params: Mapping[str, Any] | None = None,
 ) -> Callable[[], None]:
-    """NumPy arrays without negative strides on the CPU, torch tensors on a GPU."""
+    """NumPy arrays without negative strides on the CPU (XNNPACK wants whole rows of float32), torch tensors on a GPU."""
     name = implementation.operator.name
+    if implementation.variant == "xnnpack":
+        arrays.check(implementation, pass_, inputs, outputs)
+        its, numbers = XNNPACK[name]
+        return xnnpack.by_rows(its, inputs[0], outputs[0], *numbers)
 
     def eager(pass_: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Call:
         plan = globals().get(f"{name}_{pass_}")

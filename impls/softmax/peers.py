@@ -5,10 +5,8 @@ Each writes into the caller's outputs by the shortest way its library offers; wh
 
 from __future__ import annotations
 
-import ctypes
 import os
 import types
-import weakref
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._backends import arrays, probe
+from .._backends import arrays, probe, xnnpack
 from .._backends.torch_peer import insist_on_isa, tensor, with_threads
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ NEEDS = {
 
 def unavailable(implementation: Implementation, target: str) -> str | None:
     if implementation.variant == "xnnpack":
-        return no_xnnpack()
+        return xnnpack.unavailable("softmax")
     if reason := probe.missing(NEEDS[implementation.variant]):
         return reason
     return probe.torch_without_cuda() if target.startswith("cuda") else None
@@ -57,7 +55,7 @@ def bind(
         "torch-eager": torch_eager,
         "torch-compile": torch_compile,
         "scipy": scipy,
-        "xnnpack": xnnpack,
+        "xnnpack": xnnpack_softmax,
         "liger": liger,
         "quack": quack,
     }
@@ -166,76 +164,8 @@ def scipy(operator: str, pass_: str, x: np.ndarray, out: np.ndarray) -> Callable
     return run
 
 
-# XNNPACK, by the C interface of its releases up to 2022: xnn_setup_softmax_nc_f32(operator, rows, x, y, thread pool).
-
-READS_BEYOND = 16  # bytes after a row that XNNPACK may read
-
-
-@cache
-def no_xnnpack() -> str | None:
-    try:
-        library = ctypes.CDLL("libXNNPACK.so.0")
-    except OSError:
-        return "libXNNPACK.so.0 is not installed (Debian and Ubuntu: libxnnpack0)"
-    if not hasattr(library, "xnn_setup_softmax_nc_f32") or hasattr(library, "xnn_reshape_softmax_nc_f32"):
-        return "libXNNPACK.so.0 has another softmax interface than that of 2022"
-    return None
-
-
-@cache
-def xnnpack_library() -> ctypes.CDLL:
-    library = ctypes.CDLL("libXNNPACK.so.0")
-    size, pointer = ctypes.c_size_t, ctypes.c_void_p
-    library.xnn_create_softmax_nc_f32.argtypes = [size, size, size, ctypes.c_uint32, ctypes.POINTER(pointer)]
-    library.xnn_setup_softmax_nc_f32.argtypes = [pointer, size, pointer, pointer, pointer]
-    library.xnn_run_operator.argtypes = [pointer, pointer]
-    library.xnn_delete_operator.argtypes = [pointer]
-    library.xnn_initialize.argtypes = [pointer]
-    succeed("xnn_initialize", library.xnn_initialize(None))
-    return library
-
-
-def succeed(function: str, status: int) -> None:
-    if status:
-        raise RuntimeError(f"{function} failed with status {status}")
-
-
-def row_stride(name: str, array: np.ndarray) -> int:
-    """Elements from a row to the next. Raises ``ValueError`` for rows that XNNPACK can't address."""
-    n = array.shape[-1]
-    if array.strides[-1] != array.itemsize and n > 1:
-        raise ValueError(f"{name} has strides {array.strides}: XNNPACK needs adjacent elements in a row")
-    if array.ndim == 1:
-        return n
-    stride = array.strides[-2] // array.itemsize
-    expected = tuple(stride * array.itemsize * int(np.prod(array.shape[axis + 1 : -1])) for axis in range(array.ndim - 1))
-    if array.size and (stride < n or array.strides[:-1] != expected):
-        raise ValueError(f"{name} has strides {array.strides}: XNNPACK needs rows at one distance of at least {n} elements")
-    return max(stride, n)
-
-
-def xnnpack(operator: str, pass_: str, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
-    n = x.shape[-1]
-    rows = x.size // n
-    if not rows:
-        return lambda: None
-    strides = row_stride("x", x), row_stride("y", y)
-    last = x.ctypes.data + ((rows - 1) * strides[0] + n) * x.itemsize
-    if n * x.itemsize % READS_BEYOND and -last % 4096 < READS_BEYOND:
-        raise ValueError(f"x ends at a page's end, and XNNPACK reads up to {READS_BEYOND} bytes beyond a row")
-    library = xnnpack_library()
-    handle = ctypes.c_void_p()
-    succeed("xnn_create_softmax_nc_f32", library.xnn_create_softmax_nc_f32(n, *strides, 0, ctypes.byref(handle)))
-    setup = library.xnn_setup_softmax_nc_f32(handle, rows, x.ctypes.data, y.ctypes.data, None)
-    succeed("xnn_setup_softmax_nc_f32", setup)
-    execute, arguments = library.xnn_run_operator, (handle, None)
-
-    def run() -> None:
-        execute(*arguments)
-
-    run.__dict__["keeps"] = x, y  # XNNPACK has their addresses only
-    weakref.finalize(run, library.xnn_delete_operator, handle)
-    return run
+def xnnpack_softmax(operator: str, pass_: str, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
+    return xnnpack.by_rows("softmax", x, y)
 
 
 # GPU libraries
