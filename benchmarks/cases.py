@@ -88,4 +88,9 @@ CASES: Mapping[str, Case] = {
     "bias_relu2": BY_ROWS,
     "relu_zeros": BY_ROWS,
     "fatrelu_zeros": BY_ROWS,
+    "topk_relu_approx": TOPK,
+    "topk_relu_stat": replace(
+        TOPK,
+        implementations=("numpy/threshold", "peer/torch-eager", "simd/threshold", "triton/threshold", "cuda/threshold"),
+    ),
 }

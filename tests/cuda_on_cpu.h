@@ -149,6 +149,11 @@ inline float published(float* slot, u32 block) {
 
 #define blockDim (Dim{threads_of_block})
 inline u32 atomicAdd(u32* to, u32 by) { return *to += by, *to - by; }  // fibers take turns
+inline unsigned long long atomicMax(unsigned long long* to, unsigned long long other) {
+  unsigned long long before = *to;
+  *to = before < other ? other : before;
+  return before;
+}
 inline void __syncthreads() { pause(AT_BARRIER); }
 
 inline float __shfl_xor_sync(u32, float value, int distance) {
@@ -162,6 +167,11 @@ inline float __shfl_xor_sync(u32, float value, int distance) {
 
 // ---- arithmetic
 
+inline double __longlong_as_double(long long bits) {
+  double x;
+  memcpy(&x, &bits, sizeof(x));
+  return x;
+}
 inline float __uint_as_float(u32 bits) {
   float x;
   std::memcpy(&x, &bits, 4);

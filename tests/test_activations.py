@@ -52,7 +52,7 @@ def textbook(name: str) -> Callable[..., Any]:
         return lambda x, bias: single[name.removeprefix("bias_")]((x + bias).float().double())
     if name.endswith("_zeros"):
         return single[name.removesuffix("_zeros")]
-    rows: dict[str, Callable[..., Any]] = {"poly_norm": poly_norm.formula, "topk_relu": topk_relu.formula}
+    rows: dict[str, Callable[..., Any]] = {"poly_norm": poly_norm.formula, **topk_relu.FORMULAS}
     return rows.get(name) or single[name]
 
 
@@ -310,6 +310,9 @@ BAD_PARAMS = [
     ("hermite_act", {"d": 1}, "d is 1; it must be an integer of at least 2"),
     ("topk_relu", {"k": 0}, "k is 0; it must be an integer of at least 1"),
     ("topk_relu", {"k": 2.5}, "k is 2.5; it must be an integer"),
+    ("topk_relu_stat", {"k": 0}, "k is 0; it must be an integer of at least 1"),
+    ("topk_relu_approx", {"recall": 1}, "recall is 1; it must be a number between 0 and 1"),
+    ("topk_relu_approx", {"recall": "high"}, "recall is 'high'; it must be a number between 0 and 1"),
     ("poly_norm", {"eps": -1.0}, "eps is -1.0; it must be a number of at least 0"),
 ]
 
@@ -328,6 +331,56 @@ def test_params_reach_the_code() -> None:
         np.testing.assert_array_equal(implementation(x, params={"t": 0.5}), [0, 0, 0.5, 1])
     for implementation in (each for each in HERE if each.operator.name == "topk_relu"):
         np.testing.assert_array_equal(implementation(x[None], params={"k": 1}), [[0, 0, 0, 1]])
+
+
+def implementations_of(name: str) -> pytest.MarkDecorator:
+    found = [each for each in HERE if each.operator.name == name]
+    return pytest.mark.parametrize("implementation", found, ids=lambda each: each.full_name)
+
+
+def kept_by(implementation: Implementation, x: np.ndarray, **params: Any) -> np.ndarray:
+    kept: np.ndarray = implementation(x, params=params) != 0
+    return kept
+
+
+@pytest.mark.parametrize(
+    "implementation", [each for each in HERE if each.operator.name == "topk_relu_approx"], ids=lambda each: each.full_name
+)
+def test_the_approximate_selection_has_the_recall_that_its_card_promises(implementation: Implementation) -> None:
+    from ulproof.impls.topk_relu import buckets, expected_recall
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((100, 11008)).astype(np.float32)
+    exact = kept_by(load("topk_relu")["numpy/partition"], x, k=256)
+    for recall, count in ((0.5, 256), (0.9, 2048), (0.95, 4096)):
+        assert buckets(256, 11008, recall) == count
+        kept = kept_by(implementation, x, k=256, recall=recall)
+        assert (kept.sum(1) == 256).all()
+        # Buckets of few elements share them a little more evenly than the formula, of long rows, allows for.
+        assert 0 <= (kept & exact).sum() / exact.sum() - expected_recall(count, 256) < 0.02
+    assert np.array_equal(kept_by(implementation, x, k=256, recall=0.99), exact)  # a bucket for each
+    x = np.full((1, 11008), 0.5, np.float32)
+    x[:, ::2048] = np.arange(1, 7)  # all in one bucket; and ties, of which the first lead and are kept
+    expected = np.zeros(11008, bool)
+    expected[[*range(1, 256), 5 * 2048]] = True
+    assert np.array_equal(kept_by(implementation, x)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "implementation", [each for each in HERE if each.operator.name == "topk_relu_stat"], ids=lambda each: each.full_name
+)
+def test_how_many_the_statistical_selection_keeps(implementation: Implementation) -> None:
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((100, 11008)).astype(np.float32)
+    assert kept_by(implementation, normal, k=256).sum(1).mean() == pytest.approx(256, rel=0.02)
+    laplace = rng.laplace(size=(100, 11008)).astype(np.float32)  # a heavier tail, of which it keeps more
+    assert kept_by(implementation, laplace, k=256).sum(1).mean() == pytest.approx(330, rel=0.02)
+    skewed = np.maximum(normal, 0)  # what a rectifier leaves
+    # P(x > 1.56) of a normal x, the rectified ones having mean 0.399 and deviation 0.584
+    assert kept_by(implementation, skewed, k=256).sum(1).mean() == pytest.approx(653, rel=0.02)
+    for row in (np.full(300, 0.1, np.float32), np.full(300, 1e30, np.float32)):
+        assert kept_by(implementation, row[None], k=7).all()
+    assert np.array_equal(kept_by(implementation, normal, k=11008), normal > 0)
 
 
 @pytest.mark.parametrize(

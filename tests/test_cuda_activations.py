@@ -29,7 +29,17 @@ IMPLEMENTATIONS = tuple(
 )
 DTYPES = {"sm_80": "float16", "sm_90": "bfloat16", "sm_100": "float32"}
 # One for each way to read and to sum: `make compile-all` has the rest.
-COMPILED = ("gelu", "rational_b", "swiglu", "bias_silu", "relu_zeros", "poly_norm", "topk_relu")
+COMPILED = (
+    "gelu",
+    "rational_b",
+    "swiglu",
+    "bias_silu",
+    "relu_zeros",
+    "poly_norm",
+    "topk_relu",
+    "topk_relu_approx",
+    "topk_relu_stat",
+)
 TELLING = ("log-uniform", "points", "limits", "nan", "equal")
 
 on_cpu = pytest.mark.skipif(ON_CPU["COMPILER"] is None, reason="no C++ compiler (g++ or clang++) to build kernels for the CPU")

@@ -24,7 +24,17 @@ OPERATORS = tuple(
     and any(implementation.backend == "triton" for implementation in each.variants)
 )
 # One for each way to read and to sum, and each architecture: `make compile-all` has the rest.
-COMPILED = ("gelu", "rational_b", "swiglu", "bias_silu", "relu_zeros", "poly_norm", "topk_relu")
+COMPILED = (
+    "gelu",
+    "rational_b",
+    "swiglu",
+    "bias_silu",
+    "relu_zeros",
+    "poly_norm",
+    "topk_relu",
+    "topk_relu_approx",
+    "topk_relu_stat",
+)
 TELLING = ("log-uniform", "points", "limits", "nan")
 DTYPES = {"sm_80": "float16", "sm_90": "bfloat16", "sm_100": "float32"}
 

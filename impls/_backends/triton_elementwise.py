@@ -51,6 +51,15 @@ def warps(sizes: dict[str, int], most: int = 8) -> int:
     return max(1, min(most, sizes["ROWS"] * sizes["BLOCK"] // 256))
 
 
+def number(value: float, like: Memory, dtype: str = "float32") -> Memory:
+    """A number where a kernel can read it."""
+    if like.tensor is None:
+        return Memory(dtype, (1,))
+    import torch
+
+    return Memory(dtype, (1,), torch.tensor([value], dtype=getattr(torch, dtype), device=like.tensor.device))
+
+
 def found(functions: Any, name: str) -> Any:
     """A jit function of the family's module, or one that several families use."""
     from . import triton_elementwise_kernels as kernels

@@ -14,7 +14,6 @@ from typing import Any
 from .._backends import triton as backend
 from .._backends import triton_elementwise as shared
 from .._backends.elementwise import Operands
-from .._backends.tensors import Memory
 from .._backends.triton import Step
 from .._backends.triton_elementwise import Values, ceiling_power, strides
 from ..registry import Implementation
@@ -38,7 +37,7 @@ def plan(implementation: Implementation, pass_: str, given: Operands, params: Ma
     sizes = {"HELD": held, "ROWS": height, "BLOCK": block}
     warps = max(1, min(16, block * height // 512)) if held else 8
     programs = -(-given.rows // height)
-    eps = number(params["eps"], x)
+    eps = shared.number(params["eps"], x)
     if pass_ == "forward":
         return [
             Step(
@@ -52,15 +51,6 @@ def plan(implementation: Implementation, pass_: str, given: Operands, params: Ma
         shared.totals(work, 0, given.gradients[0], programs, 3, 1, programs, 1, 1),
         shared.totals(work, 3 * programs, given.gradients[1], programs, 1, 1, programs, 1, 1),
     ]
-
-
-def number(value: float, like: Memory) -> Memory:
-    """A number where a kernel can read it."""
-    if like.tensor is None:
-        return Memory("float32", (1,))
-    import torch
-
-    return Memory("float32", (1,), torch.tensor([value], dtype=torch.float32, device=like.tensor.device))
 
 
 bind, compiled = shared.entry_points(plan, LENGTHS)

@@ -2,7 +2,9 @@
 //
 // A radix select, 8 bits at a time, over keys that are ordered as the numbers are: 0 for what the rectifier drops, the bits
 // of a positive number, and one number above infinity for NaN. Among equals a second select takes the lowest indices.
-// Atomics add integers in shared memory alone, so their order doesn't matter.
+// Atomics add or compare integers in shared memory alone, so their order doesn't matter.
+
+typedef unsigned long long u64;
 
 constexpr u32 NAN_KEY = 0x7fc00000u;
 
@@ -48,26 +50,81 @@ DEVICE bool select(Hold& row, int bits, int last, u32& prefix, u32& need, u32& e
   return true;
 }
 
-template <class T, int Threads, int N, int K>
-__global__ void __launch_bounds__(Threads, Threads > 512 ? 1 : 512 / Threads) topk_relu(ARGUMENTS) {  // `each` is k; N inputs: x, and dy in the backward pass
+// A key and, among equal ones, the lower index: the larger the better.
+DEVICE u64 ranked(float x, Index i) { return (u64)key_of(x) << 32 | (u32)~(u32)i; }
+
+// `each` is k; N inputs: x, and dy in the backward pass. With B buckets, a power of two, only the first largest of each takes
+// part, element i being in bucket i mod B.
+template <class T, int Threads, int N, int K, int B>
+__global__ void __launch_bounds__(Threads, Threads > 512 ? 1 : 512 / Threads) topk_relu(ARGUMENTS) {
   MATRICES(0);
   Row<T, N, Threads, K> row(in, n);
+  u64* leader = (u64*)dynamic_shared();
+  if constexpr (B > 0) {
+    for (int i = threadIdx.x; i < B; i += Threads) leader[i] = 0;
+    __syncthreads();
+    row.vectors([&](auto& v, Place<T> at) {
+      v.each([&](int lane, const float(&x)[3]) {
+        if (lane < at.count) atomicMax(&leader[(at.i + lane) & (B - 1)], ranked(x[0], at.i + lane));
+      });
+    });
+    __syncthreads();
+  }
+  auto key = [&](float x, Index i) -> u32 {
+    if constexpr (B > 0)
+      if (leader[i & (B - 1)] != ranked(x, i)) return 0;
+    return key_of(x);
+  };
   u32 least = 0, need = (u32)(each < n ? each : n), equals = 0, first = 0;
-  const bool full = each < n && select<decltype(row), T>(row, 31, T::absent, least, need, equals, [](float x, Index, u32& value) {
-    value = key_of(x);
+  const bool full = each < n && select<decltype(row), T>(row, 31, T::absent, least, need, equals, [&](float x, Index i, u32& value) {
+    value = key(x, i);
     return value > 0;
   });
   u32 most = 0xffffffffu;  // the last index of an equal that is kept
   if (full && equals > need) {
     select<decltype(row), T>(row, 32, 0, first, need, equals, [&](float x, Index i, u32& value) {
       value = ~(u32)i;
-      return key_of(x) == least;
+      return key(x, i) == least;
     });
     most = ~first;
   }
   row.write(out[0], [&](Index i, const float(&x)[3]) {
-    u32 key = key_of(x[0]);
-    bool kept = key > 0 && (!full || key > least || (key == least && (u32)i <= most));
+    u32 own = key(x[0], i);
+    bool kept = own > 0 && (!full || own > least || (own == least && (u32)i <= most));
     return kept ? x[N - 1] : 0.0f;
   });
+}
+
+template <int Threads>
+DEVICE double block_total(double x) {  // for every thread, always added in the same order
+  __shared__ double sums[Threads];
+  sums[threadIdx.x] = x;
+  for (u32 half = Threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+  }
+  __syncthreads();
+  const double total = sums[0];
+  __syncthreads();
+  return total;
+}
+
+// What reaches mean + std z; `each` holds the bits of z.
+template <class T, int Threads, int N, int K>
+__global__ void __launch_bounds__(Threads, Threads > 512 ? 1 : 512 / Threads) topk_relu_stat(ARGUMENTS) {
+  MATRICES(0);
+  Row<T, N, Threads, K> row(in, n);
+  double sum = 0.0, squares = 0.0;
+  row.vectors([&](auto& v, Place<T>) {
+    v.each([&](int, const float(&x)[3]) { sum += x[0]; });  // absent elements are 0
+  });
+  const double mean = block_total<Threads>(sum) / (double)n;
+  row.vectors([&](auto& v, Place<T> at) {
+    v.each([&](int lane, const float(&x)[3]) {
+      const double apart = x[0] - mean;
+      if (lane < at.count) squares += apart * apart;
+    });
+  });
+  const float least = (float)(mean + sqrt(block_total<Threads>(squares) / (double)n) * __longlong_as_double(each));
+  row.write(out[0], [&](Index, const float(&x)[3]) { return x[0] < least || x[0] <= 0.0f ? 0.0f : x[N - 1]; });
 }

@@ -5,9 +5,10 @@
 namespace ulproof {
 
 ULPROOF_TABLES(KernelTable)
+ULPROOF_TABLES(ModesTable)
 
 const std::vector<ElementwiseIsa>& ElementwiseIsas() {
-#define ULPROOF_ISA(name, target, where) {name, target, {where::KernelTable}},
+#define ULPROOF_ISA(name, target, where) {name, target, {where::KernelTable, where::ModesTable}},
   static const std::vector<ElementwiseIsa> isas = {ULPROOF_ISAS(ULPROOF_ISA)};
 #undef ULPROOF_ISA
   return isas;
