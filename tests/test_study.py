@@ -31,7 +31,7 @@ def small(study: ModuleType, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def place(study: ModuleType, tmp_path: Path) -> Any:
-    return study.Place(tmp_path)
+    return study.Place(tmp_path, tmp_path / "trials.jsonl")
 
 
 def gates(study: ModuleType, calls: list[int], verdict: str = "slower") -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python tools/study_compare.py [--quick] [--only EXPERIMENT...] [--arm ARM...] [--around COMMAND]
 
 A clone of this checkout gets commits with planted changes (``PLANTS``); each trial runs a gate afresh on two of them, in
-random order, and appends a line to ``<folder>/trials.jsonl``. Trials that stand there are not run again. At the end, or with
+random order, and appends a line to ``docs/trust.jsonl``. Trials that stand there are not run again. At the end, or with
 ``--table`` alone, the table in ``docs/trust.md`` is written from those lines.
 """
 
@@ -88,8 +88,8 @@ class Edit:
         file.write_text(source.replace(self.at, self.text if self.instead else self.text + self.at))
 
 
-def slower(share: int, share_of_short: int, share_of_rows: int) -> tuple[Edit, ...]:
-    """Extra work in softmax, in its short rows, and in what sums rows as log_softmax does, in 1/65536 of all sums."""
+def slower(share: int, share_of_short: int, share_of_long: int, share_of_rows: int) -> tuple[Edit, ...]:
+    """Extra work in so many 1/65536 of all sums: in softmax, its short and its long rows, and what sums as log_softmax does."""
     return (
         Edit(BLOCK, "#include <atomic>\n", "#include <stdint.h>\n"),
         Edit(BLOCK, "constexpr float kInfinity =", TURN),
@@ -103,7 +103,7 @@ def slower(share: int, share_of_short: int, share_of_rows: int) -> tuple[Edit, .
         Edit(
             BLOCK,
             "        part = SumRoughly<kStore, kStream>(plain, x + i, e + i, some);\n",
-            f"        if (PlantedTurn({share})) SumAgain<true>(plain, x + i, some);\n",
+            f"        if (PlantedTurn(n > 0x200000 ? {share_of_long} : {share})) SumAgain<true>(plain, x + i, some);\n",
         ),
         Edit(ROWS, "// The sum over a row; make(begin) gives the Sum that starts there.\n", TURN + ROW_AGAIN),
         Edit(
@@ -121,9 +121,9 @@ def slower(share: int, share_of_short: int, share_of_rows: int) -> tuple[Edit, .
 REMARK = "// A remark that changes no instruction.\n"
 PLANTS: Mapping[str, tuple[Edit, ...]] = {
     "identical": tuple(Edit(path, "#undef HWY_TARGET_INCLUDE\n", REMARK) for path in (BLOCK, "impls/softmax/simd_log.cpp")),
-    "slower-5": slower(5200, 5200, 4850),
-    "slower-3": slower(3120, 3120, 2900),
-    "slower-1": slower(1000, 1000, 900),
+    "slower-5": slower(4600, 2050, 6800, 4900),
+    "slower-3": slower(2700, 1230, 4000, 2900),
+    "slower-1": slower(890, 350, 1350, 930),
     # The quadratic coefficient of the exponential with AVX-512; largest error 1.2 ULP before.
     "inaccurate": (Edit(SHARED, "hn::Set(f32, 0x1.00021Ep-1f)", "hn::Set(f32, 0x1.00421Ep-1f)", instead=True),),
 }
@@ -289,15 +289,12 @@ class Place:
     """Where the study keeps its things; ``around`` goes in front of every gate's command."""
 
     folder: Path
+    trials: Path
     around: tuple[str, ...] = ()
 
     @property
     def clone(self) -> Path:
         return self.folder / "clone"
-
-    @property
-    def trials(self) -> Path:
-        return self.folder / "trials.jsonl"
 
     def run(self, command: Sequence[object], **options: Any) -> subprocess.CompletedProcess[str]:
         words = [*self.around, *map(str, command)]
@@ -337,7 +334,7 @@ def ulproof(place: Place, experiment: Experiment, seed: int) -> tuple[int, list[
     for row in json.loads(answer.read_text())["rows"]:
         name = f"{row['operator']} {'x'.join(map(str, row['axes'].values()))} t{row.get('threads') or 1}"
         if name in asked:
-            kept = ("ratio", "twin", "ratios", "twin_ratios", "restarts", "reason", "base_seconds", "base_ulp", "head_ulp")
+            kept = ("ratio", "twin", "restarts", "base_seconds", "base_ulp", "head_ulp")
             rows.append(
                 {"workload": name, "verdict": row["verdict"] or row["status"], **{each: row.get(each) for each in kept}}
             )
@@ -518,10 +515,19 @@ def read(path: Path) -> list[Line]:
     return found
 
 
+def rounded(value: Any) -> Any:
+    """Floats to seven digits, which is more than they are worth."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {name: rounded(each) for name, each in value.items()}
+    return [rounded(each) for each in value] if isinstance(value, list) else value
+
+
 def append(path: Path, line: Line) -> None:
     cut = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size
     with open(path, "a") as file:
-        file.write(("\n" if cut else "") + json.dumps(line) + "\n")
+        file.write(("\n" if cut else "") + json.dumps(rounded(line)) + "\n")
 
 
 def planned(
@@ -824,6 +830,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--commit", default=BASE, help="what the plants start from, by default the commit they were written for"
     )
     parser.add_argument("--folder", type=Path, default=Path(".study"))
+    parser.add_argument("--trials", type=Path, default=ROOT / "docs" / "trust.jsonl", help="default docs/trust.jsonl")
     parser.add_argument("--around", default="", help="a command that each measurement is given to, such as `nice -n -5`")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "trust.md")
     parser.add_argument("--table", action="store_true", help="only write the page")
@@ -833,7 +840,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    place = Place(folder, tuple(shlex.split(given.around)))
+    place = Place(folder, given.trials.resolve(), tuple(shlex.split(given.around)))
     os.environ["ULPROOF_CACHE"] = str(folder / "cache")  # of its own: nobody else's builds push these out
     if given.workloads:
         measure(place, given.confirm, given.workloads, given.seconds)
