@@ -263,7 +263,7 @@ def table(records: Sequence[Record], run: Mapping[str, Any]) -> str:
                 f"## {pass_.capitalize()}",
                 "",
                 f"| {' | '.join(TITLES)} |",
-                "|---|---|---|---:|---|---:|---:|---:|---|",
+                RULE,
             ]
             text += [f"| {' | '.join((*row[:2], ', '.join(isas), *row[2:]))} |" for row, isas in rows.items()]
     return "\n".join([*text, REST])
