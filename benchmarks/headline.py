@@ -30,6 +30,13 @@ GAIN_TARGETS = {"avx512": 1.35, "avx2": 1.12}
 FLOOR_TARGETS = {"avx512": 1.05, "avx2": 1.65}
 PAPER = {"avx512": 1.28, "avx2": 1.18}
 BATCHES = ((4096, 16), (4096, 64), (4096, 128), (32, 1000), (1024, 1024), (4096, 1024), (512, 8192), (16, 1 << 18))
+FAMILY = (
+    *((1, 1 << power) for power in range(4, 27, 2)),
+    *((1, n) for n in (32, 100, 1000, 1 << 15)),
+    *BATCHES,
+    *((4096, n) for n in (32, 100, 256, 512)),
+    (16384, 64),
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,39 @@ def against_floor(isa: str, seconds: float) -> Iterator[Figure]:
     yield Figure(isa, f"best / floor (read sweep + copy), {n:,}", taken[best] / least, FLOOR_TARGETS[isa], False, note)
 
 
+def bind_pass(operator: str, pass_: str, rows: int, n: int, isa: str) -> dict[str, Callable[[], None]]:
+    """`auto` and torch, on N(0, 1) scores, or on what the forward pass made of them and N(0, 1) gradients."""
+    from ulproof.impls import load
+
+    family = load(operator)
+    card = family[AUTO].operator.passes[pass_]
+    generator = np.random.default_rng(n)
+    memory: dict[str, np.ndarray] = {}
+    for argument in card.inputs + card.outputs:
+        shape = argument.shape({"rows": rows, "n": n})
+        memory[argument.name] = ceilings.memory(4 * math.prod(shape) + ceilings.PAGE)[: math.prod(shape)].reshape(shape)
+        memory[argument.name][...] = generator.standard_normal(shape, dtype=np.float32)
+    if pass_ == "backward":
+        forward = family[AUTO].operator.passes["forward"].outputs[0].name
+        scores = memory.get("x", generator.standard_normal((rows, n), dtype=np.float32))
+        family[AUTO].bind((scores,), (memory[forward],), isa=isa)()
+    inputs, outputs = (tuple(memory[each.name] for each in some) for some in (card.inputs, card.outputs))
+    return {name: family[name].bind(inputs, outputs, pass_=pass_, isa=isa) for name in (AUTO, TORCH)}
+
+
+def whole_family(isa: str, seconds: float) -> Iterator[Figure]:
+    for operator in ("softmax", "log_softmax", "logsumexp"):
+        for pass_ in ("forward", "backward"):
+            ratios = {}
+            for rows, n in FAMILY:
+                taken = medians(bind_pass(operator, pass_, rows, n, isa), seconds / 8)
+                ratios[rows, n] = taken[TORCH] / taken[AUTO]
+            (rows, n), worst = min(ratios.items(), key=lambda item: item[1])
+            what = f"torch / auto, {operator} {pass_}, the worst of {len(ratios)} shapes"
+            below = ", ".join(f"{rows} x {n}: {ratio:.2f}" for (rows, n), ratio in ratios.items() if ratio < 1)
+            yield Figure(isa, what, worst, 1.0, note=f"{rows} x {n}" + (f"; below 1: {below}" if below else ""))
+
+
 def instruction_set(isa: str, seconds: float) -> Iterator[Figure]:
     yield from against_torch(isa, seconds)
     yield from against_three_passes(isa, seconds)
@@ -193,6 +233,8 @@ def accuracy(seconds: float) -> Iterator[Figure]:
 PARTS: dict[str, Callable[[float], Iterator[Figure]]] = {
     "avx512": lambda seconds: instruction_set("avx512", seconds),
     "avx2": lambda seconds: instruction_set("avx2", seconds),
+    "avx512-family": lambda seconds: whole_family("avx512", seconds),
+    "avx2-family": lambda seconds: whole_family("avx2", seconds),
     "threads": all_cores,
     "calls": calls,
     "list": listing,
@@ -223,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     code = 0
     for part in given.parts:
-        environment = {**os.environ, **({"ATEN_CPU_CAPABILITY": part} if part.startswith("avx") else {})}
+        environment = {**os.environ, **({"ATEN_CPU_CAPABILITY": part.partition("-")[0]} if part.startswith("avx") else {})}
         command = [sys.executable, "-m", "ulproof.benchmarks.headline", "--child", "--seconds", str(given.seconds), part]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout or ():

@@ -27,7 +27,6 @@ class Dot {
       for (size_t v = 0; v < 4; ++v, i += kLanes) {
         low_[v % 2] = hn::MulAdd(Wide(y_ + i), Wide(dy_ + i), low_[v % 2]);
         high_[v % 2] = hn::MulAdd(Wide(y_ + i + kLanes / 2), Wide(dy_ + i + kLanes / 2), high_[v % 2]);
-        hwy::Prefetch(y_ + i + 512), hwy::Prefetch(dy_ + i + 512);  // of the next rows, if this one is short
       }
     } else {  // the product of two 16-bit numbers is exact in float
       const VF a = hn::Mul(Load(y_ + i), Load(dy_ + i));
@@ -93,40 +92,14 @@ class Centred {
   VF high_, rest_;
 };
 
-// sum y dy of a row in registers
-template <size_t kCount>
-HWY_INLINE VD DotOf(const VF (&y)[kCount], const VF (&dy)[kCount]) {
-  const HalfF32 half;
-  VD low = hn::Zero(f64), high = low;
-  for (size_t k = 0; k < kCount; ++k) {
-    low = hn::MulAdd(hn::PromoteTo(f64, hn::LowerHalf(y[k])), hn::PromoteTo(f64, hn::LowerHalf(dy[k])), low);
-    high = hn::MulAdd(hn::PromoteTo(f64, hn::UpperHalf(half, y[k])), hn::PromoteTo(f64, hn::UpperHalf(half, dy[k])), high);
-  }
-  return hn::Add(low, high);
-}
-
 template <bool kStream>
 struct ShortSoftmax {
-  static constexpr bool kAny = true, kStreams = kStream;
-  template <size_t kCount, class T>
-  HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
-    double s[2];
-    if constexpr (kCount == 0) {
-      AddUp(SumLanes(Dot<T>(inputs[0][0], inputs[0][1]), n), SumLanes(Dot<T>(inputs[1][0], inputs[1][1]), n), s);
-      for (size_t r = 0; r < count; ++r) {
-        MapBlock<kStream>(Centred(TwoFloats(s[r])), n, outputs[r], inputs[r][0], inputs[r][1]);
-      }
-    } else {
-      VF y[2][kCount], dy[2][kCount];
-      for (size_t r = 0; r < 2; ++r) LoadRow(inputs[r][0], n, 0.0f, y[r]), LoadRow(inputs[r][1], n, 0.0f, dy[r]);
-      AddUp(DotOf(y[0], dy[0]), DotOf(y[1], dy[1]), s);
-      for (size_t r = 0; r < 2; ++r) {
-        const Centred centred{TwoFloats(s[r])};
-        for (size_t k = 0; k < kCount; ++k) y[r][k] = centred(y[r][k], dy[r][k]);
-        StoreRow(y[r], outputs[r], n);
-      }
-    }
-    return true;
+  static constexpr Short kShorts = Short::kAlone;
+  template <class T>
+  HWY_INLINE void Alone(const T* const* inputs, T* dx, size_t n) const {
+    const T *y = inputs[0], *dy = inputs[1];
+    const double s = hn::GetLane(hn::SumOfLanes(f64, SumLanes(Dot<T>(y, dy), n)));
+    MapBlock<kStream>(Centred(TwoFloats(s)), n, dx, y, dy);
   }
 };
 
@@ -228,7 +201,8 @@ HWY_NOINLINE void MapSlowly(size_t n, T* y, const Function& function, const Inpu
 
 template <bool kStream>
 struct ShortLogSoftmax {
-  static constexpr bool kAny = true, kStreams = kStream;
+  static constexpr Short kShorts = Short::kPairs;
+  static constexpr bool kStreams = kStream;
   template <size_t kCount, class T>
   HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
     double s[2];
@@ -266,7 +240,8 @@ struct ShortLogSoftmax {
 
 template <bool kStream>
 struct ShortLogSumExp {
-  static constexpr bool kAny = true, kStreams = kStream;
+  static constexpr Short kShorts = Short::kPairs;
+  static constexpr bool kStreams = kStream;
   template <size_t kCount, class T>
   HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
     for (size_t r = 0; r < count; ++r) {
@@ -292,10 +267,11 @@ struct ShortLogSumExp {
 
 template <class T, bool kStream>
 void SoftmaxRows(const Pass& pass) {
+  const size_t n = pass.n;
   const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T *y = inputs[0], *dy = inputs[1];
-    const double s = SumRow(pass.n, threads, [&](size_t begin) HWY_ATTR { return Dot<T>(y + begin, dy + begin); });
-    MapRow<kStream>(Centred(TwoFloats(s)), pass.n, threads, dx, y, dy);
+    const double s = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return Dot<T>(y + begin, dy + begin); });
+    MapRow<kStream>(Centred(TwoFloats(s)), n, threads, dx, y, dy);
   };
   EachRow<T, 2, true>(pass, row, ShortSoftmax<kStream>());
 }

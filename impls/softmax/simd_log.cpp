@@ -134,7 +134,8 @@ class Subtract {
 
 template <bool kStream>
 struct ShortLogSoftmax {
-  static constexpr bool kAny = true, kStreams = kStream;
+  static constexpr Short kShorts = Short::kPairs;
+  static constexpr bool kStreams = kStream;
   template <size_t kCount, class T>
   HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
     double s[2];

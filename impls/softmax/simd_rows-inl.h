@@ -4,6 +4,7 @@
 
 #include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "_backends/simd-inl.h"
@@ -97,15 +98,20 @@ class MapSweep {
   }
 
  private:
-  HWY_INLINE VF Whole() {
-    return std::apply([this](auto... x) HWY_ATTR { return function_(Load(x + i_)...); }, x_);
+  // Not std::apply: it is compiled without this instruction set, so nothing that uses vectors is inlined into it.
+  using Indices = std::index_sequence_for<Inputs...>;
+  template <size_t... kIndex>
+  HWY_INLINE VF WholeOf(std::index_sequence<kIndex...>) {
+    return function_(Load(std::get<kIndex>(x_) + i_)...);
   }
+  template <size_t... kIndex>
+  HWY_INLINE VF PartOf(std::index_sequence<kIndex...>, size_t count) {
+    return function_(LoadPart(std::get<kIndex>(x_) + i_, count, kIndex == 0 ? Function::kFill : 0.0f)...);
+  }
+  HWY_INLINE VF Whole() { return WholeOf(Indices()); }
   HWY_INLINE void Part(size_t count) {
     if (count == 0) return;
-    const auto load = [&](auto first, auto... rest) HWY_ATTR {
-      return function_(LoadPart(first + i_, count, Function::kFill), LoadPart(rest + i_, count, 0.0f)...);
-    };
-    StorePart(std::apply(load, x_), y_ + i_, count);
+    StorePart(PartOf(Indices(), count), y_ + i_, count);
     i_ += count;
   }
 
@@ -227,8 +233,10 @@ HWY_INLINE void AddUp(VD a, VD b, double (&sums)[2]) {
   hn::StoreU(hn::Add(hn::InterleaveLower(two, first, second), hn::InterleaveUpper(two, first, second)), two, sums);
 }
 
+// What EachRow does with rows that are not long: kPairs two at a time, up to kMedium elements, or one at a time, up to a block.
+enum class Short { kNone, kPairs, kAlone };
 struct NoShort {
-  static constexpr bool kAny = false;
+  static constexpr Short kShorts = Short::kNone;
 };
 constexpr size_t kMedium = 256;  // elements up to which rows are taken in pairs; beyond, two rows at once are slower
 
@@ -236,9 +244,10 @@ constexpr size_t kMedium = 256;  // elements up to which rows are taken in pairs
 // which the second counts only where count is 2: they hide each other's latencies. kCount is the number of vectors where a
 // row fits into registers, and otherwise 0. Where Pair returns false for a row alone, row is called too. The first `kVectors`
 // inputs, and the output where kVectorOutput, hold whole rows, the others one element of each; where one of them is not
-// contiguous, copies are used.
-template <class T, size_t kVectors, bool kVectorOutput, class Row, class Short = NoShort>
-void EachRow(const Pass& pass, const Row& row, const Short& shorts = {}) {
+// contiguous, copies are used. shorts.Alone(inputs, output, n) takes a row of up to a block: a small function, for short rows.
+template <class T, size_t kVectors, bool kVectorOutput, class Row, class Shorts = NoShort>
+void EachRow(const Pass& pass, const Row& row, const Shorts& shorts = {}) {
+  constexpr bool kPairs = Shorts::kShorts == Short::kPairs;
   const auto contiguous = [&](const Strided& array) { return array.step == ptrdiff_t(sizeof(T)) || pass.n == 1; };
   bool copy = kVectorOutput && !contiguous(pass.output);
   for (size_t k = 0; k < kVectors; ++k) copy = copy || !contiguous(pass.inputs[k]);
@@ -275,12 +284,15 @@ void EachRow(const Pass& pass, const Row& row, const Short& shorts = {}) {
   };
   const auto in_place = [&](const Pass& part, size_t begin, size_t end, size_t threads) HWY_ATTR {
     const size_t vectors = (part.n + kLanes - 1) / kLanes;
-    if (!Short::kAny || part.n > kMedium) {
+    if (Shorts::kShorts == Short::kNone || part.n > (kPairs ? kMedium : kBlock)) {
       each(part, begin, end, [&](const T** inputs, T* output) HWY_ATTR { row(inputs, output, threads); });
-    } else if constexpr (Short::kAny) {
-      if (Short::kStreams || vectors > kShort) {
+    } else if constexpr (Shorts::kShorts == Short::kAlone) {
+      const size_t n = part.n;
+      each(part, begin, end, [&](const T** inputs, T* output) HWY_ATTR { shorts.Alone(inputs, output, n); });
+    } else if constexpr (kPairs) {
+      if (Shorts::kStreams || vectors > kShort) {
         pairs(part, begin, end, std::integral_constant<size_t, 0>());
-      } else if constexpr (!Short::kStreams) {
+      } else if constexpr (!Shorts::kStreams) {
         if (vectors == 1) pairs(part, begin, end, std::integral_constant<size_t, 1>());
         if (vectors == 2) pairs(part, begin, end, std::integral_constant<size_t, 2>());
         if (vectors == 3) pairs(part, begin, end, std::integral_constant<size_t, 3>());
