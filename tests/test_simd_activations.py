@@ -170,6 +170,38 @@ def test_halves_of_a_packed_array_are_taken_as_they_are(pass_: str) -> None:
     )
 
 
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize("name", listed())
+def test_a_users_call_is_native_and_gives_the_same(name: str, pass_: str) -> None:
+    inputs = drawn(name, pass_, 5, 1000)
+    found = ours(name)._caller(pass_)(*inputs)
+    assert found is not NotImplemented
+    assert same(results(name, pass_, inputs, threads=1), found if isinstance(found, tuple) else (found,))
+
+
+def test_a_users_call_leaves_to_the_checks_what_it_can_not_take() -> None:
+    assert ours("bias_gelu")._caller("forward")(np.zeros((2, 8), np.float32), np.zeros(7, np.float32)) is NotImplemented
+    x, dy, a, b = drawn("rational_group", "backward", 2, 16)
+    assert ours("rational_group")._caller("backward")(x[:, :12].copy(), dy[:, :12].copy(), a, b) is NotImplemented
+    with pytest.raises(ValueError, match="multiple of 8"):
+        ours("rational_group")(x[:, :12].copy(), a, b)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("k", [1, 40, 256, 3000])
+def test_topk_ranks_every_nan_above_infinity(k: int, isa: str) -> None:
+    rng = np.random.default_rng(k)
+    x = rng.standard_normal((4, 11008)).astype(np.float32)
+    for row, count in enumerate((1, 200, 256, 4000)):
+        x[row, rng.permutation(11008)[:count]] = np.where(rng.random(count) < 0.5, np.nan, -np.nan)
+        x[row, rng.permutation(11008)[:5]] = np.inf
+    kernel = ours("topk_relu")
+    y, dx = kernel(x, params={"k": k}, isa=isa), kernel(x, x + 1, pass_="backward", params={"k": k}, isa=isa)
+    there = load("topk_relu")["numpy/partition"]
+    assert np.array_equal(y, there(x, params={"k": k}), equal_nan=True)
+    assert np.array_equal(dx, there(x, x + 1, pass_="backward", params={"k": k}), equal_nan=True)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("n", [1, 17, 1000, 11008])
 @pytest.mark.parametrize("k", [1, 7, 256, 11008])

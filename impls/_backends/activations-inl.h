@@ -17,15 +17,7 @@ struct Fixed : Plain {
   explicit Fixed(const Arguments&) {}
 };
 
-// f of each element, computed in double and rounded once.
-template <class F>
-HWY_INLINE VF InDouble(VF x, const F& f) {
-  const hn::Half<F32> half;
-  const VD low = f(hn::PromoteTo(f64, hn::LowerHalf(x))), high = f(hn::PromoteTo(f64, hn::UpperHalf(half, x)));
-  return hn::Combine(f32, hn::DemoteTo(half, high), hn::DemoteTo(half, low));
-}
-
-// c0 + c1 x + c2 x^2 + ... and its derivative, in float or double.
+// c0 + c1 x + c2 x^2 + ..., in float or double.
 template <class D, class V, class C, size_t kCount>
 HWY_INLINE V PolynomialOf(D d, V x, const C (&c)[kCount]) {
   using T = hn::TFromD<D>;
@@ -34,11 +26,17 @@ HWY_INLINE V PolynomialOf(D d, V x, const C (&c)[kCount]) {
   return p;
 }
 
+// The same from x^2 too, in fewer steps that wait for each other; the last one is Horner's, as small x want it.
 template <class D, class V, class C, size_t kCount>
-HWY_INLINE V DerivativeOf(D d, V x, const C (&c)[kCount]) {
-  C slope[kCount - 1];
-  for (size_t i = 1; i < kCount; ++i) slope[i - 1] = C(i) * c[i];
-  return PolynomialOf(d, x, slope);
+HWY_INLINE V Estrin(D d, V x, V square, const C (&c)[kCount]) {
+  using T = hn::TFromD<D>;
+  constexpr size_t kLast = kCount / 2 * 2 - 1;
+  V p = hn::Set(d, T(c[kLast]));
+  if constexpr (kLast + 1 < kCount) p = hn::MulAdd(hn::Set(d, T(c[kLast + 1])), x, p);
+  for (size_t i = kLast; i > 1; i -= 2) {
+    p = hn::MulAdd(p, square, hn::MulAdd(hn::Set(d, T(c[i - 1])), x, hn::Set(d, T(c[i - 2]))));
+  }
+  return hn::MulAdd(p, x, hn::Set(d, T(c[0])));
 }
 
 struct Relu : Fixed {
@@ -143,49 +141,16 @@ struct Crrelu : Plain {
   float eps;
 };
 
-// Polynomials that don't overflow: in double, so that nothing is lost beside their zeros. dy's own rounding comes on top, for
-// a derivative beyond float32 is infinite.
-template <size_t kDegree>
-struct DoublePolynomial : Plain {
-  HWY_INLINE VF operator()(VF x) const {
-    return InDouble(x, [this](VD v) HWY_ATTR { return PolynomialOf(f64, v, c); });
-  }
-  HWY_INLINE VF Slope(VF x, VF dy) const {
-    return hn::Mul(dy, InDouble(x, [this](VD v) HWY_ATTR { return DerivativeOf(f64, v, c); }));
-  }
-  double c[kDegree + 1];
-};
-
-// arXiv 2204.14126, d >= 2.
-struct Hermite : DoublePolynomial<3> {
-  explicit Hermite(const Arguments& arguments) {
-    const double d = arguments.scalars[0], a = std::pow(2.0, -d / 4.0), b = std::sqrt((1.0 - std::pow(2.0, 1.0 - d / 2.0)) / 2.0);
-    c[0] = -b, c[1] = a - 3.0 * a / std::sqrt(6.0), c[2] = b, c[3] = a / std::sqrt(6.0);
-  }
-};
-
-// The same for d = 1: odd, so a cubic of x^2 times x.
-struct HermiteOfOne : Plain {
-  explicit HermiteOfOne(const Arguments&) {
-    const double k = 12.0 * std::sqrt(70.0);
-    c[0] = std::sqrt(0.5) - 105.0 / k, c[1] = 105.0 / k, c[2] = -21.0 / k, c[3] = 1.0 / k;
-    for (size_t i = 0; i < 4; ++i) slope[i] = double(2 * i + 1) * c[i];
-  }
-  HWY_INLINE VF operator()(VF x) const {
-    return InDouble(x, [this](VD v) HWY_ATTR { return hn::Mul(PolynomialOf(f64, hn::Mul(v, v), c), v); });
-  }
-  HWY_INLINE VF Slope(VF x, VF dy) const {
-    return hn::Mul(dy, InDouble(x, [this](VD v) HWY_ATTR { return PolynomialOf(f64, hn::Mul(v, v), slope); }));
-  }
-  double c[4], slope[4];
-};
-
-// What is formed of large numbers is formed in double; the rest, nearly all, in float.
-HWY_INLINE bool AnyLarge(VF x) { return !hn::AllTrue(f32, hn::Le(hn::Abs(x), Set(1024.0f))); }
+// What is formed of large numbers is formed in double; the rest, nearly all, in float. As integers, which leaves the pipes of
+// multiply-adds alone.
+inline constexpr float kLarge = 1024.0f, kAccurate = 8.0f;  // the latter where float alone can't keep within 2 ULP
+HWY_INLINE bool AnyAbove(float bound, VF x) {
+  return !hn::AllFalse(i32, hn::Gt(hn::BitCast(i32, hn::Abs(x)), hn::BitCast(i32, Set(bound))));
+}
 
 // f(x, dy) of both halves in double, where limits are taken of infinities.
 template <class F>
-HWY_INLINE VF HalvesInDouble(VF x, VF dy, const F& f) {
+HWY_NOINLINE VF HalvesInDouble(VF x, VF dy, const F& f) {
   const hn::Half<F32> half;
   const auto bounded = [](VD v) HWY_ATTR { return hn::Max(hn::Set(f64, -1e43), hn::Min(hn::Set(f64, 1e43), v)); };
   const VD low = f(bounded(hn::PromoteTo(f64, hn::LowerHalf(x))), hn::PromoteTo(f64, hn::LowerHalf(dy)));
@@ -193,39 +158,93 @@ HWY_INLINE VF HalvesInDouble(VF x, VF dy, const F& f) {
   return hn::Combine(f32, hn::DemoteTo(half, high), hn::DemoteTo(half, low));
 }
 
-// dy times a derivative of which f(d, x, dy, sums) gives the value, adding the parameters' terms to the sums.
-inline constexpr float kTermUnit = 0x1p-60f;
-template <class F, class Sums>
-HWY_INLINE VF SlopeOf(VF x, VF dy, Sums& sums, const F& f) {
-  if (HWY_LIKELY(!AnyLarge(hn::Max(hn::Abs(x), hn::Abs(dy))))) {
-    // Scaled up, so that small terms keep their digits.
-    return hn::Mul(dy, f(f32, x, hn::Mul(dy, Set(1.0f / kTermUnit)), sums.few));
+// arXiv 2204.14126, d >= 2.
+struct Hermite : Plain {
+  explicit Hermite(const Arguments& arguments) {
+    const double d = arguments.scalars[0], a = std::pow(2.0, -d / 4.0), b = std::sqrt((1.0 - std::pow(2.0, 1.0 - d / 2.0)) / 2.0);
+    exact[0] = -b, exact[1] = a - 3.0 * a / std::sqrt(6.0), exact[2] = b, exact[3] = a / std::sqrt(6.0);
+    for (size_t i = 0; i < 4; ++i) c[i] = float(exact[i]);
+    for (size_t i = 0; i < 3; ++i) slope[i] = float(double(i + 1) * exact[i + 1]);
   }
-  return hn::Mul(dy, HalvesInDouble(x, dy, [&](VD v, VD dv) HWY_ATTR { return f(f64, v, dv, sums.all); }));
+  HWY_INLINE VF operator()(VF x) const {
+    if (HWY_LIKELY(!AnyAbove(kLarge, x))) return Cubic(x, c);
+    return HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return PolynomialOf(f64, v, exact); });
+  }
+  HWY_INLINE VF Slope(VF x, VF dy) const { return hn::Mul(dy, PolynomialOf(f32, x, slope)); }
+  double exact[4];
+  float c[4], slope[3];
+};
+
+// The same for d = 1: odd, so a cubic of x^2 times x.
+struct HermiteOfOne : Plain {
+  explicit HermiteOfOne(const Arguments&) {
+    const double k = 12.0 * std::sqrt(70.0);
+    exact[0] = std::sqrt(0.5) - 105.0 / k, exact[1] = 105.0 / k, exact[2] = -21.0 / k, exact[3] = 1.0 / k;
+    for (size_t i = 0; i < 4; ++i) c[i] = float(exact[i]), slope[i] = float(double(2 * i + 1) * exact[i]);
+  }
+  HWY_INLINE VF operator()(VF x) const {
+    if (HWY_LIKELY(!AnyAbove(kAccurate, x))) return hn::Mul(OfSquare(x, c), x);
+    return HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return hn::Mul(PolynomialOf(f64, hn::Mul(v, v), exact), v); });
+  }
+  HWY_INLINE VF Slope(VF x, VF dy) const {
+    return hn::Mul(dy, OfSquare(Clamp(-3e7f, x, 3e7f), slope));  // infinite there
+  }
+
+ private:
+  static HWY_INLINE VF OfSquare(VF x, const float (&of)[4]) {
+    const VF square = hn::Mul(x, x);
+    return Cubic<true>(square, of, hn::MulSub(x, x, square));
+  }
+  double exact[4];
+  float c[4], slope[4];
+};
+
+// F::Terms(d, x, dy, to) gives dx in float, and the derivative alone in double, where it may be infinite as a float; it adds the
+// parameters' terms to the sums: those that are in units keep the digits of small ones.
+inline constexpr float kTermUnit = 0x1p-40f;
+template <class F>
+HWY_NOINLINE VF LargeSlopeOf(const F& f, VF x, VF dy, VD* all) {
+  return hn::Mul(dy, HalvesInDouble(x, dy, [&](VD v, VD dv) HWY_ATTR {
+                   VD terms[F::kLearned];
+                   for (VD& term : terms) term = hn::Zero(f64);
+                   const VD slope = f.Terms(f64, v, dv, terms);
+                   for (size_t k = 0; k < F::kLearned; ++k) all[k] = hn::MulAdd(terms[k], hn::Set(f64, f.Unit(k)), all[k]);
+                   return slope;
+                 }));
+}
+
+template <class F, class Sums>
+HWY_INLINE VF SlopeOf(const F& f, VF x, VF dy, Sums& sums) {
+  const VI larger = hn::Max(hn::BitCast(i32, hn::Abs(x)), hn::BitCast(i32, hn::Abs(dy)));
+  if (HWY_LIKELY(!AnyAbove(kLarge, hn::BitCast(f32, larger)))) return f.Terms(f32, x, dy, sums.few);
+  return LargeSlopeOf(f, x, dy, sums.all);
 }
 
 // w_0 r^3 + w_1 r^2 + w_2 r + b, r = max(x, 0), arXiv 2411.03884.
 struct PolyRelu : Plain {
   static constexpr size_t kLearned = 4;
-  static constexpr float kUnit = kTermUnit;
   explicit PolyRelu(const Arguments& arguments) {
     const float* w = arguments.learned;
     c[0] = w[3], c[1] = w[2], c[2] = w[1], c[3] = w[0];
+    for (size_t i = 0; i < 3; ++i) slope[i] = float(i + 1) * c[i + 1];
   }
+  static double Unit(size_t) { return kTermUnit; }
   HWY_INLINE VF operator()(VF x) const {
-    return InDouble(x, [this](VD v) HWY_ATTR { return PolynomialOf(f64, hn::Max(hn::Zero(f64), v), c); });
+    const VF r = MaxKeepNaN(hn::Zero(f32), x);
+    if (HWY_LIKELY(!AnyAbove(kLarge, r))) return Cubic(r, c);
+    return HalvesInDouble(r, r, [this](VD v, VD) HWY_ATTR { return PolynomialOf(f64, v, c); });
   }
-  HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const {
-    return SlopeOf(x, dy, sums, [this](auto d, auto v, auto dv, auto* to) HWY_ATTR {
-      const auto r = hn::Max(hn::Zero(d), v), square = hn::Mul(r, r);
-      to[0] = hn::MulAdd(dv, hn::Mul(square, r), to[0]);
-      to[1] = hn::MulAdd(dv, square, to[1]);
-      to[2] = hn::MulAdd(dv, r, to[2]);
-      to[3] = hn::Add(dv, to[3]);
-      return hn::IfThenZeroElse(hn::Le(v, hn::Zero(d)), DerivativeOf(d, r, c));
-    });
+  HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const { return SlopeOf(*this, x, dy, sums); }
+  template <class D, class V>
+  HWY_INLINE V Terms(D d, V x, V dy, V* to) const {
+    using T = hn::TFromD<D>;
+    const V r = hn::Max(hn::Zero(d), x);
+    V term = hn::Mul(dy, hn::Set(d, T(1.0f / kTermUnit)));
+    for (size_t k = kLearned; k-- > 0; term = hn::Mul(term, r)) to[k] = hn::Add(to[k], term);
+    const V d_r = hn::IfThenZeroElse(hn::Le(x, hn::Zero(d)), PolynomialOf(d, r, slope));
+    return sizeof(T) == 4 ? hn::Mul(dy, d_r) : d_r;
   }
-  float c[4];
+  float c[4], slope[3];
 };
 
 // P / Q, P = sum a_i x^i, with Q by version: A 1 + sum |b_j x^j|, B 1 + |sum b_j x^j|, C 0.1 + the same from j = 0, N without the
@@ -234,66 +253,71 @@ template <char kVersion, size_t kOf = 1>
 struct Rational {
   static constexpr size_t kNumerator = 6, kStart = kVersion == 'C' ? 0 : 1, kDenominator = 5 - kStart;
   static constexpr size_t kLearned = kNumerator + kDenominator, kGroups = kOf, kShared = kNumerator;
-  static constexpr float kUnit = kTermUnit;
 
   explicit Rational(const Arguments& arguments) {
     const float* b = arguments.learned + kNumerator + arguments.group * kDenominator;
-    for (size_t i = 0; i < kNumerator; ++i) p[i] = arguments.learned[i];
-    q[0] = 0.0f;
+    for (size_t i = 0; i < kNumerator; ++i) p[i] = arguments.learned[i], p_units[i] = p[i] * kTermUnit;
+    q[0] = kFolded ? 1.0f : 0.0f;
     for (size_t j = 0; j < kDenominator; ++j) {
       q[kStart + j] = kVersion == 'A' ? std::fabs(b[j]) : b[j];
-      sign[j] = kVersion == 'A' ? float((b[j] > 0.0f) - (b[j] < 0.0f)) : 1.0f;
+      sign[j] = kVersion == 'A' ? double((b[j] > 0.0f) - (b[j] < 0.0f)) : 1.0;
     }
+    for (size_t i = 1; i < kNumerator; ++i) p_slope[i - 1] = float(i) * p_units[i];
+    for (size_t j = 1; j < 5; ++j) q_slope[j - 1] = float(j) * q[j] * kTermUnit;
   }
 
   HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(!AnyLarge(x))) return hn::Div(PolynomialOf(f32, x, p), Below(f32, x));
-    return HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return hn::Div(PolynomialOf(f64, v, p), Below(f64, v)); });
+    if (HWY_LIKELY(!AnyAbove(kAccurate, x))) return Value(f32, x);
+    return HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return Value(f64, v); });
   }
+  HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const { return SlopeOf(*this, x, dy, sums); }
 
-  HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const {
-    return SlopeOf(x, dy, sums, [this](auto d, auto v, auto dv, auto* to) HWY_ATTR {
-      using T = hn::TFromD<decltype(d)>;
-      const auto u = kVersion == 'A' ? hn::Abs(v) : v;
-      const auto one = hn::Div(hn::Set(d, T(1)), Below(d, v));
-      const auto r = hn::Mul(PolynomialOf(d, v, p), one);
-      // The sign with which sum b_j x^j, or |x|, enters Q.
-      auto side = hn::Set(d, T(1));
-      if constexpr (kVersion != 'N') {
-        const auto inner = kVersion == 'A' ? v : PolynomialOf(d, v, q);
-        side = hn::IfThenZeroElse(hn::Eq(inner, hn::Zero(d)), hn::CopySign(side, inner));
-      }
-      auto term = hn::Mul(dv, one), below = hn::Neg(hn::Mul(term, r));
-      if constexpr (kVersion == 'B' || kVersion == 'C') below = hn::Mul(below, side);
-      for (size_t i = 0; i < kNumerator; ++i) {
-        to[i] = hn::Add(to[i], term);
-        term = hn::Mul(term, v);
-      }
-      if constexpr (kStart == 1) below = hn::Mul(below, u);
-      for (size_t j = 0; j < kDenominator; ++j) {
-        if constexpr (kVersion == 'A') {
-          to[kNumerator + j] = hn::MulAdd(below, hn::Set(d, T(sign[j])), to[kNumerator + j]);
-        } else {
-          to[kNumerator + j] = hn::Add(to[kNumerator + j], below);
-        }
-        below = hn::Mul(below, u);
-      }
-      const auto slope = hn::Mul(DerivativeOf(d, u, q), side);
-      return hn::Div(hn::NegMulAdd(r, slope, DerivativeOf(d, v, p)), Below(d, v));
-    });
+  // Of db_j, the sign that -P / Q^2 and b_j give it.
+  HWY_INLINE double Unit(size_t k) const { return double(kTermUnit) * (k < kNumerator ? 1.0 : -sign[k - kNumerator]); }
+
+  // P, P' and Q' are in units, and so is the other way round what they are divided by Q with.
+  template <class D, class V>
+  HWY_INLINE V Terms(D d, V x, V dy, V* to) const {
+    using T = hn::TFromD<D>;
+    const V square = hn::Mul(x, x), u = kVersion == 'A' ? hn::Abs(x) : x;
+    const V sum = Estrin(d, u, square, q), inverse = hn::Div(hn::Set(d, T(1.0f / kTermUnit)), Below(d, sum));
+    const V ratio = hn::Mul(Estrin(d, x, square, p_units), inverse), slope = Estrin(d, x, square, p_slope);
+    V sided = ratio;  // times the sign with which |x|, or the sum, enters Q
+    if constexpr (kVersion != 'N') {
+      const V inner = kVersion == 'A' ? x : sum;
+      sided = hn::IfThenZeroElse(hn::Eq(inner, hn::Zero(d)), hn::Xor(ratio, hn::And(inner, hn::Set(d, T(-0.0)))));
+    }
+    V term[kNumerator] = {hn::Mul(dy, inverse)};
+    for (size_t i = 0; i < kNumerator; ++i) {
+      if (i > 0) term[i] = i == 1 ? hn::Mul(term[0], x) : hn::Mul(term[i - 2], square);
+      to[i] = hn::Add(to[i], term[i]);
+      if (i < kStart || i - kStart >= kDenominator) continue;
+      V& below = to[kNumerator + i - kStart];
+      below = hn::MulAdd(term[i], kVersion == 'A' && i % 2 == 0 ? ratio : sided, below);
+    }
+    const V both = hn::NegMulAdd(sided, Estrin(d, u, square, q_slope), slope);
+    return hn::Mul(both, sizeof(T) == 4 ? term[0] : inverse);
   }
 
  private:
+  // Whether Q's own 1 is the sum's constant term.
+  static constexpr bool kFolded = kVersion == 'A' || kVersion == 'N';
+
   template <class D, class V>
-  HWY_INLINE V Below(D d, V x) const {
+  HWY_INLINE V Below(D d, V sum) const {
     using T = hn::TFromD<D>;
-    const V one = hn::Set(d, T(kVersion == 'C' ? 0.1 : 1.0));
-    if constexpr (kVersion == 'A') return hn::Add(PolynomialOf(d, hn::Abs(x), q), one);
-    const V sum = PolynomialOf(d, x, q);
-    return hn::Add(kVersion == 'N' ? sum : hn::Abs(sum), one);
+    return kFolded ? sum : hn::Add(hn::Abs(sum), hn::Set(d, T(kVersion == 'C' ? 0.1 : 1.0)));
   }
 
-  float p[kNumerator], q[5], sign[kDenominator];
+  // P and Q from the same x^2, whose rounding cancels in P / Q where x is large.
+  template <class D, class V>
+  HWY_INLINE V Value(D d, V x) const {
+    const V square = hn::Mul(x, x), u = kVersion == 'A' ? hn::Abs(x) : x;
+    return hn::Div(Estrin(d, x, square, p), Below(d, Estrin(d, u, square, q)));
+  }
+
+  float p[kNumerator], p_units[kNumerator], p_slope[kNumerator - 1], q[5], q_slope[4];
+  double sign[kDenominator];
 };
 using RationalA = Rational<'A'>;
 using RationalB = Rational<'B'>;

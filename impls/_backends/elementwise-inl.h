@@ -31,29 +31,28 @@ inline constexpr size_t kTask = size_t{1} << 16;
 inline constexpr size_t kAhead = 4096;   // bytes that sweeps beyond the caches prefetch ahead
 inline constexpr size_t kBuffer = 1024;  // elements of a strided row that are gathered at a time
 
-// Sums over elements: `few` in float, of at most kFlush vectors, which are then added in double; what might overflow a float goes
-// straight to `all`.
-inline constexpr size_t kFlush = 8;
-// All of `few` is in units of kUnit.
+// Sums over elements: `few` in float and in the op's units, of at most kFlush vectors, which are then added to `all` in double;
+// what might overflow a float goes straight there.
+inline constexpr size_t kFlush = 64;
 template <size_t kCount>
 struct SumsOf {
   VF few[kCount + 1];
-  VD all[kCount + 1];
+  VD* all;
 
-  HWY_INLINE SumsOf() {
-    for (size_t k = 0; k < kCount; ++k) few[k] = hn::Zero(f32), all[k] = hn::Zero(f64);
+  HWY_INLINE explicit SumsOf(VD* to) : all(to) {
+    for (size_t k = 0; k < kCount; ++k) few[k] = hn::Zero(f32);
   }
-  HWY_INLINE void Flush(float unit) {
-    const VD factor = hn::Set(f64, double(unit));
+  template <class Op>
+  HWY_INLINE void Flush(const Op& op) {
     for (size_t k = 0; k < kCount; ++k) {
-      all[k] = hn::MulAdd(hn::PromoteTo(f64, hn::LowerHalf(few[k])), factor, all[k]);
-      all[k] = hn::MulAdd(hn::PromoteTo(f64, hn::UpperHalf(hn::Half<F32>(), few[k])), factor, all[k]);
-      few[k] = hn::Zero(f32);
+      const VD unit = hn::Set(f64, op.Unit(k));
+      all[k] = hn::MulAdd(hn::PromoteTo(f64, hn::LowerHalf(few[k])), unit, all[k]);
+      all[k] = hn::MulAdd(hn::PromoteTo(f64, hn::UpperHalf(hn::Half<F32>(), few[k])), unit, all[k]);
     }
   }
 };
 
-template <class Op, class T, bool kStream>
+template <class Op, class T>
 class ElementwiseSweep {
  public:
   static void Run(const Sweep& sweep) {
@@ -70,7 +69,7 @@ class ElementwiseSweep {
       const size_t row = index / columns * together, begin = index % columns * width;
       const size_t end = begin + width < sweep.n ? begin + width : sweep.n;
       const size_t part = (end - begin) / kGroups;
-      Sums lanes[kGroups];
+      Lanes lanes[kGroups];
       for (size_t r = row; r < row + together && r < sweep.rows; ++r) {
         for (size_t g = 0; g < kGroups; ++g) Part(ops[g], sweep, r, begin + g * part, part, lanes[g]);
       }
@@ -79,7 +78,7 @@ class ElementwiseSweep {
           sums[(index * kGroups + g) * Op::kSums + k] = hn::GetLane(hn::SumOfLanes(f64, lanes[g].all[k]));
         }
       }
-      if constexpr (kStream) hwy::FlushStream();
+      if (sweep.past) hwy::FlushStream();
     };
     if (sweep.threads == 1 || tasks < 2) {
       for (size_t index = 0; index < tasks; ++index) task(index);
@@ -91,6 +90,12 @@ class ElementwiseSweep {
 
  private:
   using Sums = SumsOf<Op::kSums>;
+  struct Lanes {
+    VD all[Op::kSums + 1];
+    HWY_INLINE Lanes() {
+      for (VD& one : all) one = hn::Zero(f64);
+    }
+  };
   static constexpr size_t kIn = Op::kInputs, kOut = Op::kOutputs, kGroups = Op::kGroups;
 
   static void Total(const Sweep& sweep, const std::vector<double>& sums, size_t tasks) {
@@ -121,7 +126,7 @@ class ElementwiseSweep {
     }
   }
 
-  static void Part(const Op& op, const Sweep& sweep, size_t row, size_t begin, size_t n, Sums& sums) {
+  static void Part(const Op& op, const Sweep& sweep, size_t row, size_t begin, size_t n, Lanes& lanes) {
     const T* in[kIn];
     T* out[kOut];
     bool dense = true;
@@ -131,12 +136,12 @@ class ElementwiseSweep {
     };
     for (size_t k = 0; k < kIn; ++k) in[k] = reinterpret_cast<const T*>(at(sweep.inputs[k]));
     for (size_t k = 0; k < kOut; ++k) out[k] = reinterpret_cast<T*>(at(sweep.outputs[k]));
-    if (HWY_LIKELY(dense)) return Dense(op, in, out, n, sums);
-    Apart(op, sweep, in, out, n, sums);
+    if (HWY_LIKELY(dense)) return Dense(op, in, out, n, sweep.past, lanes.all);
+    Apart(op, sweep, in, out, n, lanes.all);
   }
 
   // Through buffers, a piece at a time.
-  static HWY_NOINLINE void Apart(const Op& op, const Sweep& sweep, const T** in, T** out, size_t n, Sums& sums) {
+  static HWY_NOINLINE void Apart(const Op& op, const Sweep& sweep, const T** in, T** out, size_t n, VD* all) {
     HWY_ALIGN T from[kIn][kBuffer];
     HWY_ALIGN T to[kOut][kBuffer];
     const T* near[kIn];
@@ -149,7 +154,7 @@ class ElementwiseSweep {
         near[k] = from[k];
       }
       for (size_t k = 0; k < kOut; ++k) result[k] = to[k];
-      Dense(op, near, result, count, sums);
+      Dense(op, near, result, count, false, all);
       for (size_t k = 0; k < kOut; ++k) {
         char* p = reinterpret_cast<char*>(out[k]) + ptrdiff_t(begin) * sweep.outputs[k].step;
         for (size_t i = 0; i < count; ++i, p += sweep.outputs[k].step) memcpy(p, &to[k][i], sizeof(T));
@@ -158,58 +163,53 @@ class ElementwiseSweep {
   }
 
   // Fewer elements than a vector holds.
-  static HWY_NOINLINE void Few(const Op& op, const T** in, T** out, size_t at, size_t count, Sums& sums) {
+  static HWY_NOINLINE void Few(const Op& op, const T** in, T** out, size_t at, size_t count, VD* all) {
     VF x[kIn], y[kOut];
     for (size_t k = 0; k < kIn; ++k) x[k] = LoadPart(in[k] + at, count, 0.0f);
+    Sums sums(all);
     op(x, y, sums);
     for (size_t k = 0; k < kOut; ++k) StorePart(y[k], out[k] + at, count);
-    if constexpr (Op::kSums > 0) sums.Flush(Op::kUnit);
+    if constexpr (Op::kSums > 0) sums.Flush(op);
   }
 
-  static HWY_NOINLINE void Dense(const Op& op, const T** in, T** out, size_t n, Sums& totals) {
+  static HWY_NOINLINE void Dense(const Op& op, const T** in, T** out, size_t n, bool past, VD* all) {
     size_t i = 0;
-    bool past = kStream;
-    if constexpr (kStream) {
+    if (past) {
       const auto after = [](const T* p) { return reinterpret_cast<uintptr_t>(p) % (kLanes * sizeof(T)) / sizeof(T); };
       if (const size_t offset = after(out[0])) {
         i = kLanes - offset < n ? kLanes - offset : n;
-        Few(op, in, out, 0, i, totals);
+        Few(op, in, out, 0, i, all);
       }
       for (size_t k = 1; k < kOut; ++k) past = past && after(out[k]) == after(out[0]);
     }
-    Sums sums = totals;  // in registers
-    size_t since = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-      VF x[kIn], y[kOut];
-      for (size_t k = 0; k < kIn; ++k) {
-        if constexpr (kStream) hwy::Prefetch(in[k] + i + kAhead / sizeof(T));
-        x[k] = Load(in[k] + i);
-      }
-      op(x, y, sums);
-      for (size_t k = 0; k < kOut; ++k) {
-        if (kStream && past) {
-          Stream(y[k], out[k] + i);
-        } else {
-          Store(y[k], out[k] + i);
+    while (i + kLanes <= n) {
+      Sums sums(all);
+      const size_t vectors = (n - i) / kLanes, end = i + (Op::kSums > 0 && vectors > kFlush ? kFlush : vectors) * kLanes;
+      for (; i < end; i += kLanes) {
+        VF x[kIn], y[kOut];
+        for (size_t k = 0; k < kIn; ++k) {
+          if (past) hwy::Prefetch(in[k] + i + kAhead / sizeof(T));
+          x[k] = Load(in[k] + i);
+        }
+        op(x, y, sums);
+        for (size_t k = 0; k < kOut; ++k) {
+          if (past) {
+            Stream(y[k], out[k] + i);
+          } else {
+            Store(y[k], out[k] + i);
+          }
         }
       }
-      if (Op::kSums > 0 && ++since == kFlush) {
-        sums.Flush(Op::kUnit);
-        since = 0;
-      }
+      if constexpr (Op::kSums > 0) sums.Flush(op);
     }
-    if constexpr (Op::kSums > 0) sums.Flush(Op::kUnit);
-    totals = sums;
-    if (i < n) Few(op, in, out, i, n - i, totals);
+    if (i < n) Few(op, in, out, i, n - i, all);
   }
 };
 
 template <class Op>
 constexpr SweepEntry EntryOf(const char* name, const char* pass) {
   return {name, pass, Op::kGroups > 1,
-          {{ElementwiseSweep<Op, float, false>::Run, ElementwiseSweep<Op, float, true>::Run},
-           {ElementwiseSweep<Op, Half, false>::Run, ElementwiseSweep<Op, Half, true>::Run},
-           {ElementwiseSweep<Op, Brain, false>::Run, ElementwiseSweep<Op, Brain, true>::Run}}};
+          {ElementwiseSweep<Op, float>::Run, ElementwiseSweep<Op, Half>::Run, ElementwiseSweep<Op, Brain>::Run}};
 }
 
 // From an activation to what the sweep wants. An activation F has VF operator()(VF x) and VF Slope(VF x, VF dy); with learned
@@ -218,13 +218,12 @@ constexpr SweepEntry EntryOf(const char* name, const char* pass) {
 // What most have.
 struct Plain {
   static constexpr size_t kLearned = 0, kGroups = 1, kShared = 0;
-  static constexpr float kUnit = 1.0f;  // of the terms in float
+  static double Unit(size_t) { return 1.0; }  // of a sum's terms in float
 };
 
 template <class F>
 struct Forward {
   static constexpr size_t kInputs = 1, kOutputs = 1, kSums = 0, kGroups = F::kGroups;
-  static constexpr float kUnit = 1.0f;
   explicit Forward(const Arguments& arguments) : f(arguments) {}
   template <class Sums>
   HWY_INLINE void operator()(const VF* in, VF* out, Sums&) const {
@@ -236,8 +235,8 @@ struct Forward {
 template <class F>
 struct Backward {
   static constexpr size_t kInputs = 2, kOutputs = 1, kSums = F::kLearned, kGroups = F::kGroups, kShared = F::kShared;
-  static constexpr float kUnit = F::kUnit;
   explicit Backward(const Arguments& arguments) : f(arguments) {}
+  HWY_INLINE double Unit(size_t k) const { return f.Unit(k); }
   template <class Sums>
   HWY_INLINE void operator()(const VF* in, VF* out, Sums& sums) const {
     if constexpr (kSums > 0) {

@@ -22,6 +22,7 @@ struct Sweep {
   Parameter learned[2], gradients[2];
   const double* scalars = nullptr;
   size_t rows = 0, n = 0, threads = 1;
+  bool past = false;  // whether results go past the caches
 };
 
 // What a functor is made from: the learned numbers one after the other, and the operator's scalar parameters.
@@ -33,12 +34,12 @@ struct Arguments {
 
 using SweepKernel = void (*)(const Sweep&);
 
-// The kernels of one pass of one operator, by element and by whether results go past the caches.
+// The kernels of one pass of one operator, by element.
 struct SweepEntry {
   const char* name;
   const char* pass;
   bool by_column;  // so that rows must stay apart
-  SweepKernel kernels[3][2];
+  SweepKernel kernels[3];
 };
 
 struct SweepTable {

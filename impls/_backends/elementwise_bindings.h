@@ -121,14 +121,16 @@ inline nb::object BindSweep(const std::string& op, const std::string& pass, cons
   sweep.threads = threads;
   const size_t itemsize = ItemSize(Element(element));
   if (!entry.by_column) Flatten(sweep, inputs.size(), outputs.size(), itemsize);
-  const SweepKernel kernel = entry.kernels[element][GoesPast(sweep, inputs.size() + outputs.size(), itemsize, last)];
+  sweep.past = GoesPast(sweep, inputs.size() + outputs.size(), itemsize, last);
+  const SweepKernel kernel = entry.kernels[element];
   auto body = [sweep, kernel, offsets, kept_scalars] { kernel(sweep); };
   return nb::steal(MakeBound(std::move(body), IsLong(sweep), std::move(kept)));
 }
 
-// A callable from `inputs` arrays of one shape and dtype and then `learned` float32 ones to new outputs (and gradients).
+// A callable from `inputs` arrays of one shape and dtype and then `learned` float32 ones to new outputs, `counts` (0 or 1) of each
+// column, and gradients. A learned length of 0 is that of a row; the first of two is that of groups of columns.
 inline nb::object SweepCaller(const std::string& op, const std::string& pass, const std::string& isa, int bfloat16, size_t inputs,
-                              size_t outputs, const std::vector<std::vector<size_t>>& learned, bool gradients,
+                              size_t outputs, size_t counts, const std::vector<std::vector<size_t>>& learned, bool gradients,
                               const std::vector<double>& scalars, size_t last) {
   const SweepEntry& entry = EntryNamed(isa, op, pass);
   auto body = [=, &entry](PyObject* const* arguments) -> PyObject* {
@@ -159,30 +161,36 @@ inline nb::object SweepCaller(const std::string& op, const std::string& pass, co
       } else {
         const std::vector<size_t>& shape = learned[k - inputs];
         bool same = PyArray_TYPE(array) == NPY_FLOAT && size_t(PyArray_NDIM(array)) == shape.size();
-        for (size_t axis = 0; same && axis < shape.size(); ++axis) same = size_t(PyArray_DIM(array, int(axis))) == shape[axis];
-        if (!same) return Py_NewRef(Py_NotImplemented);
+        for (size_t axis = 0; same && axis < shape.size(); ++axis) {
+          same = size_t(PyArray_DIM(array, int(axis))) == (shape[axis] ? shape[axis] : sweep.n);
+        }
+        if (!same || (shape.size() == 2 && sweep.n % shape[0])) return Py_NewRef(Py_NotImplemented);
         const size_t n = size_t(PyArray_SIZE(array));
         sweep.learned[k - inputs] = {dense(arguments[k], n, 4), 1, n};
       }
     }
     PyObject* results[4] = {};
-    const size_t count = outputs + (gradients ? learned.size() : 0);
+    const size_t count = outputs + counts + (gradients ? learned.size() : 0);
     for (size_t k = 0; k < count; ++k) {
-      PyArrayObject* like = k < outputs ? first : Array(arguments[inputs + k - outputs]);
-      results[k] = EmptyLike(like);
+      const size_t gradient = k - outputs - counts;
+      npy_intp columns = npy_intp(sweep.n);
+      const bool counted = k >= outputs && k < outputs + counts;
+      PyArrayObject* like = k < outputs ? first : counted ? nullptr : Array(arguments[inputs + gradient]);
+      results[k] = like ? EmptyLike(like) : PyArray_SimpleNew(1, &columns, NPY_INT64);
       if (!results[k]) {
         for (size_t i = 0; i < k; ++i) Py_DECREF(results[i]);
         return nullptr;
       }
-      if (k < outputs) {
-        sweep.outputs[k] = dense(results[k], sweep.n, itemsize);
-      } else {
+      if (like && k >= outputs) {
         const size_t n = size_t(PyArray_SIZE(like));
-        sweep.gradients[k - outputs] = {dense(results[k], n, 4), 1, n};
+        sweep.gradients[gradient] = {dense(results[k], n, 4), 1, n};
+      } else {
+        sweep.outputs[k] = dense(results[k], sweep.n, like ? itemsize : 8);
       }
     }
     if (!entry.by_column) Flatten(sweep, inputs, outputs, itemsize);
-    const SweepKernel kernel = entry.kernels[int(element)][GoesPast(sweep, inputs + outputs, itemsize, last)];
+    sweep.past = GoesPast(sweep, inputs + outputs, itemsize, last);
+    const SweepKernel kernel = entry.kernels[int(element)];
     if (IsLong(sweep)) {
       Py_BEGIN_ALLOW_THREADS;
       kernel(sweep);
@@ -208,8 +216,8 @@ inline void RegisterSweeps(nb::module_& m) {
   m.def("isas", IsasHere);
   m.def("bind", BindSweep, "operator"_a, "pass_"_a, "isa"_a, "element"_a, "inputs"_a, "outputs"_a, "learned"_a, "gradients"_a,
         "scalars"_a, "threads"_a, "last"_a);
-  m.def("caller", SweepCaller, "operator"_a, "pass_"_a, "isa"_a, "bfloat16"_a, "inputs"_a, "outputs"_a, "learned"_a,
-        "gradients"_a, "scalars"_a, "last"_a);
+  m.def("caller", SweepCaller, "operator"_a, "pass_"_a, "isa"_a, "bfloat16"_a, "inputs"_a, "outputs"_a, "counts"_a,
+        "learned"_a, "gradients"_a, "scalars"_a, "last"_a);
 }
 
 }  // namespace ulproof

@@ -26,24 +26,36 @@ HWY_INLINE VF LoadUpTo(const T* p, size_t count) {
   return count == kLanes ? Load(p) : LoadPart(p, count, 0.0f);
 }
 
-// Calls f(i, count) for the n elements of a row, a vector at a time, and stores what it returns.
-template <bool kStream, class T, class F>
-HWY_INLINE void WriteRow(T* out, size_t n, const F& f) {
+// What a lambda needs that is called for every vector: GCC makes calls of long ones otherwise.
+#define ULPROOF_EACH HWY_ATTR __attribute__((always_inline))
+
+// Calls f(i, count) for the n elements of a row, a vector at a time, and stores what it returns; after each whole vector, and_then().
+template <class T, class F, class And>
+HWY_INLINE void WriteRow(bool past, T* out, size_t n, const F& f, const And& and_then) {
+  const auto part = [&f, out](size_t begin, size_t count) HWY_ATTR __attribute__((noinline)) {
+    StorePart(f(begin, count), out + begin, count);
+  };
   size_t i = 0;
-  if constexpr (kStream) {
-    if (const size_t past = reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) / sizeof(T)) {
-      i = kLanes - past < n ? kLanes - past : n;
-      StorePart(f(0, i), out, i);
+  if (past) {
+    if (const size_t offset = reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) / sizeof(T)) {
+      i = kLanes - offset < n ? kLanes - offset : n;
+      part(0, i);
     }
   }
   for (; i + kLanes <= n; i += kLanes) {
-    if constexpr (kStream) {
-      Stream(f(i, kLanes), out + i);
+    const VF v = f(i, kLanes);
+    if (past) {
+      Stream(v, out + i);
     } else {
-      Store(f(i, kLanes), out + i);
+      Store(v, out + i);
     }
+    and_then();
   }
-  if (i < n) StorePart(f(i, n - i), out + i, n - i);
+  if (i < n) part(i, n - i);
+}
+template <class T, class F>
+HWY_INLINE void WriteRow(bool past, T* out, size_t n, const F& f) {
+  WriteRow(past, out, n, f, []() ULPROOF_EACH {});
 }
 
 // Rows as if they lay close: those whose elements are apart go through a buffer.
@@ -52,6 +64,7 @@ class CloseRow {
  public:
   CloseRow(const Strided& array, size_t n)
       : array_(array), n_(n), apart_(array.step != ptrdiff_t(sizeof(T)) ? n : 0) {}
+  bool Apart() const { return !apart_.empty(); }
   const T* Read(size_t row) {
     const char* p = array_.Row(row);
     if (apart_.empty()) return reinterpret_cast<const T*>(p);
@@ -88,28 +101,39 @@ inline void ScatterGradients(const Parameter (&to)[2], const double* from) {
 }
 
 // An Op has kInputs, one output, kSums, a Scratch(n), and
-//   template <bool kStream, class T> void Row(const T* const* in, T* out, size_t n, Scratch&, double* sums) const
-// which sets this row's sums; they are added in the order of the rows.
-template <class Op, class T, bool kStream>
+//   template <class T> void Row(const T* const* in, const T* const* next, bool past, T* out, size_t n, Scratch&, double* sums) const
+// which sets this row's sums; they are added in the order of the rows. `next` is the row that comes next, or null.
+template <class Op, class T>
 void RunRows(const Sweep& sweep) {
   float learned[kMostLearned];
   GatherLearned(sweep.learned, learned);
   const Op op(Arguments{learned, sweep.scalars, 0});
   std::vector<double> sums(sweep.rows * Op::kSums);
-  const size_t together = std::max<size_t>(1, (size_t{1} << 16) / std::max<size_t>(1, sweep.n));
+  // Several rows a task, for what is known of the next one; but no fewer tasks than threads.
+  const size_t some = std::max<size_t>(8, (size_t{1} << 16) / std::max<size_t>(1, sweep.n));
+  const size_t together = std::max<size_t>(1, std::min(some, sweep.rows / (4 * sweep.threads)));
   const size_t tasks = (sweep.rows + together - 1) / together;
   const auto task = [&](size_t index) HWY_ATTR {
     std::vector<CloseRow<T>> in;
-    for (size_t k = 0; k < Op::kInputs; ++k) in.emplace_back(sweep.inputs[k], sweep.n);
+    bool close = true;
+    for (size_t k = 0; k < Op::kInputs; ++k) {
+      in.emplace_back(sweep.inputs[k], sweep.n);
+      close = close && !in[k].Apart();
+    }
     CloseRow<T> out(sweep.outputs[0], sweep.n);
     typename Op::Scratch scratch(sweep.n);
-    for (size_t row = index * together; row < std::min(sweep.rows, (index + 1) * together); ++row) {
-      const T* from[Op::kInputs];
-      for (size_t k = 0; k < Op::kInputs; ++k) from[k] = in[k].Read(row);
-      op.template Row<kStream>(from, out.Write(row), sweep.n, scratch, sums.data() + row * Op::kSums);
+    const size_t end = std::min(sweep.rows, (index + 1) * together);
+    for (size_t row = index * together; row < end; ++row) {
+      const T *from[Op::kInputs], *next[Op::kInputs];
+      for (size_t k = 0; k < Op::kInputs; ++k) {
+        from[k] = in[k].Read(row);
+        if (close && row + 1 < end) next[k] = in[k].Read(row + 1);
+      }
+      op.Row(from, close && row + 1 < end ? next : nullptr, sweep.past, out.Write(row), sweep.n, scratch,
+             sums.data() + row * Op::kSums);
       out.Done(row);
     }
-    if constexpr (kStream) hwy::FlushStream();
+    if (sweep.past) hwy::FlushStream();
   };
   if (sweep.threads == 1 || tasks < 2) {
     for (size_t index = 0; index < tasks; ++index) task(index);
@@ -125,10 +149,7 @@ void RunRows(const Sweep& sweep) {
 
 template <class Op>
 constexpr SweepEntry RowsEntryOf(const char* name, const char* pass) {
-  return {name, pass, true,
-          {{RunRows<Op, float, false>, RunRows<Op, float, true>},
-           {RunRows<Op, Half, false>, RunRows<Op, Half, true>},
-           {RunRows<Op, Brain, false>, RunRows<Op, Brain, true>}}};
+  return {name, pass, true, {RunRows<Op, float>, RunRows<Op, Half>, RunRows<Op, Brain>}};
 }
 
 }  // namespace ulproof::HWY_NAMESPACE

@@ -26,6 +26,23 @@ HWY_INLINE VF Polynomial(VF x, float c, Rest... rest) {
   return hn::MulAdd(Polynomial(x, rest...), x, Set(c));
 }
 
+// c0 + c1 v + c2 v^2 + c3 v^3 at v = x + low, the errors of the first two steps carried along: within 1 ULP of the sum of the
+// terms' sizes, for |x| of up to 1e12.
+template <bool kLow = false>
+HWY_INLINE VF Cubic(VF x, const float (&c)[4], VF low = hn::Zero(f32)) {
+  const VF first = hn::MulAdd(Set(c[3]), x, Set(c[2])), second = hn::MulAdd(first, x, Set(c[1]));
+  VF error = hn::Add(hn::MulSub(Set(c[3]), x, first), Set(c[2]));
+  VF next = hn::Add(hn::MulSub(first, x, second), Set(c[1]));
+  VF last = Set(c[0]);
+  if constexpr (kLow) {
+    error = hn::MulAdd(Set(c[3]), low, error);
+    next = hn::MulAdd(first, low, next);
+    last = hn::MulAdd(second, low, last);
+  }
+  next = hn::MulAdd(error, x, next);
+  return hn::MulAdd(second, x, hn::MulAdd(next, x, last));
+}
+
 // v * 2^power, rounded once more where that is subnormal; power is an integer of at most 250 in size.
 HWY_INLINE VF Scale(VF v, VF power) {
 #if HWY_TARGET == HWY_AVX3

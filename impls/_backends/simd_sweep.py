@@ -61,18 +61,20 @@ def scalars(implementation: Implementation, params: Mapping[str, Any]) -> list[f
 
 def caller(implementation: Implementation, pass_: str) -> Callable[..., Any]:
     """A callable from arrays to results that allocates and runs natively, or gives ``NotImplemented`` to decline."""
-    if implementation.limits:  # which the native way doesn't know
-        return lambda *arrays: NotImplemented
     module = simd.native(implementation.operator.package)
     card = implementation.operator.passes[pass_]
+    learned = [argument.shape({"n": 0}) for argument in card.inputs if _learned(argument)]
+    if implementation.limits and all(len(shape) < 2 for shape in learned):  # native code knows of whole groups alone
+        return lambda *arrays: NotImplemented
     return module.caller(
         implementation.operator.name,
         pass_,
         module.isas()[0],
         simd.BFLOAT16_NUMBER,
-        sum(not _learned(argument) for argument in card.inputs),
-        sum(not _learned(argument) for argument in card.outputs),
-        [list(argument.shape({})) for argument in card.inputs if _learned(argument)],
+        len(card.inputs) - len(learned),
+        sum(argument.dtype == "io" for argument in card.outputs),
+        sum(argument.dtype == "int64" for argument in card.outputs),
+        [list(shape) for shape in learned],
         any(_learned(argument) for argument in card.outputs),
         scalars(implementation, implementation.operator.params),
         simd.caches().last,

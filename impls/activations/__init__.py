@@ -32,7 +32,7 @@ QUICK: tuple[tuple[Axes, str, str], ...] = (
 
 def _cpp(name: str) -> tuple[Implementation, ...]:
     # gelu: 2.13 with AVX2, at x = -3.354, and 1.994 with AVX-512 (docs/accuracy.md).
-    forward = 2.2 if name == "gelu" else 3 if name in ("gelu_tanh", "tanh") or name.startswith("rational") else 2
+    forward = 2.2 if name == "gelu" else 3 if name in ("gelu_tanh", "tanh") else 2
     bound = within(forward, passes=("forward",)) | within(4, passes=("backward",))
     return (Implementation("simd", "sweep", passes=PASSES, isas=ISAS, threaded=True, bound=bound, note="one sweep"),)
 

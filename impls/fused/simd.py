@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .._backends.simd import unavailable
-from .._backends.simd_sweep import bind
+from .._backends.simd_sweep import bind, caller
 
-__all__ = ["bind", "unavailable"]
+__all__ = ["bind", "caller", "unavailable"]

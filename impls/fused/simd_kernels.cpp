@@ -60,7 +60,7 @@ struct ZerosBackward {
   F f;
 };
 
-template <class Op, class T, bool kStream>
+template <class Op, class T>
 void Run(const Sweep& sweep) {
   const size_t n = sweep.n, tasks = (sweep.rows + kRows - 1) / kRows;
   const Op op(Arguments{nullptr, sweep.scalars, 0});
@@ -75,10 +75,10 @@ void Run(const Sweep& sweep) {
     for (size_t row = index * kRows; row < std::min(sweep.rows, (index + 1) * kRows); ++row) {
       const T* x[Op::kInputs];
       for (size_t k = 0; k < Op::kInputs; ++k) x[k] = in[k].Read(row);
-      WriteRow<kStream>(out.Write(row), n, [&](size_t i, size_t count) HWY_ATTR {
+      WriteRow(sweep.past, out.Write(row), n, [&](size_t i, size_t count) ULPROOF_EACH {
         VF from[Op::kInputs];
         for (size_t k = 0; k < Op::kInputs; ++k) {
-          if constexpr (kStream) hwy::Prefetch(x[k] + i + 4096 / sizeof(T));
+          if (sweep.past) hwy::Prefetch(x[k] + i + 4096 / sizeof(T));
           from[k] = LoadUpTo(x[k] + i, count);
         }
         const VF shift = Op::kBias ? LoadUpTo(bias + i, count) : hn::Zero(f32);
@@ -95,7 +95,7 @@ void Run(const Sweep& sweep) {
       });
       out.Done(row);
     }
-    if constexpr (kStream) hwy::FlushStream();
+    if (sweep.past) hwy::FlushStream();
   };
   if (sweep.threads == 1 || tasks < 2) {
     for (size_t index = 0; index < tasks; ++index) task(index);
@@ -119,10 +119,7 @@ void Run(const Sweep& sweep) {
 
 template <class Op>
 constexpr SweepEntry FusedEntryOf(const char* name, const char* pass) {
-  return {name, pass, true,
-          {{Run<Op, float, false>, Run<Op, float, true>},
-           {Run<Op, Half, false>, Run<Op, Half, true>},
-           {Run<Op, Brain, false>, Run<Op, Brain, true>}}};
+  return {name, pass, true, {Run<Op, float>, Run<Op, Half>, Run<Op, Brain>}};
 }
 
 }  // namespace

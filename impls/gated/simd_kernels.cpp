@@ -13,7 +13,6 @@ namespace {
 template <class F>
 struct Gated {
   static constexpr size_t kInputs = 2, kOutputs = 1, kSums = 0, kGroups = 1;
-  static constexpr float kUnit = 1.0f;
   explicit Gated(const Arguments& arguments) : f(arguments) {}
   template <class Sums>
   HWY_INLINE void operator()(const VF* in, VF* out, Sums&) const {
@@ -26,7 +25,6 @@ struct Gated {
 template <class F>
 struct GatedBackward {
   static constexpr size_t kInputs = 3, kOutputs = 2, kSums = 0, kGroups = 1;
-  static constexpr float kUnit = 1.0f;
   explicit GatedBackward(const Arguments& arguments) : f(arguments) {}
   template <class Sums>
   HWY_INLINE void operator()(const VF* in, VF* out, Sums&) const {

@@ -15,33 +15,48 @@ HWY_INLINE VI Rank(VF v) {
   return hn::Min(hn::And(bits, hn::Set(i32, 0x7FFFFFFF)), hn::Set(i32, 0x7FC00000));
 }
 
-// `ranks` has room for a vector beyond count.
+// Whether v ranks at least as a bound above 0; every NaN does.
+HWY_INLINE auto Reaches(VF v, VF bound) { return hn::Not(hn::Lt(v, bound)); }
+
+// How many of the ranks reach the bound. They end on a whole vector, filled up with what reaches none.
 HWY_INLINE size_t CountFrom(const int32_t* ranks, size_t count, int32_t bound) {
   VI found0 = hn::Zero(i32), found1 = hn::Zero(i32);
   const VI least = hn::Set(i32, bound - 1);
   size_t i = 0;
-  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+  for (; i + kLanes < count; i += 2 * kLanes) {
     found0 = hn::Sub(found0, hn::VecFromMask(i32, hn::Gt(hn::LoadU(i32, ranks + i), least)));
     found1 = hn::Sub(found1, hn::VecFromMask(i32, hn::Gt(hn::LoadU(i32, ranks + i + kLanes), least)));
   }
-  size_t found = size_t(hn::GetLane(hn::SumOfLanes(i32, hn::Add(found0, found1))));
-  for (; i < count; ++i) found += ranks[i] >= bound;
-  return found;
+  if (i < count) found0 = hn::Sub(found0, hn::VecFromMask(i32, hn::Gt(hn::LoadU(i32, ranks + i), least)));
+  return size_t(hn::GetLane(hn::SumOfLanes(i32, hn::Add(found0, found1))));
 }
 
-// The k-th largest of count >= k >= 1 ranks, none of them below 0: the largest bound that k of them reach.
-int32_t Kth(const int32_t* ranks, size_t count, size_t k) {
-  int32_t least = 0x7FFFFFFF, most = 0;
-  for (size_t i = 0; i < count; ++i) least = std::min(least, ranks[i]), most = std::max(most, ranks[i]);
+// A bound that `reach` of the ranks reach.
+struct Selected {
+  int32_t bound;
+  size_t reach;
+};
+
+// The largest bound that k of count >= k >= 1 ranks reach, none below 0; or the first one found that from k to `most` reach.
+Selected Select(int32_t* ranks, size_t count, size_t k, size_t most) {
+  hn::StoreU(hn::Set(i32, -1), i32, ranks + count);
+  VI low = hn::Set(i32, 0x7FFFFFFF), high = hn::Zero(i32);
+  for (size_t i = 0; i < count; i += kLanes) {
+    const VI rank = hn::LoadU(i32, ranks + i);
+    low = hn::BitCast(i32, hn::Min(hn::BitCast(u32, low), hn::BitCast(u32, rank)));  // not of what fills up
+    high = hn::Max(high, rank);
+  }
+  const int32_t least = hn::GetLane(hn::MinOfLanes(i32, low)), largest = hn::GetLane(hn::MaxOfLanes(i32, high));
   // All share the bits above the first in which the least and the largest differ.
   int bit = 30;
-  while (bit >= 0 && !((least ^ most) >> bit & 1)) --bit;
-  int32_t kth = bit < 0 ? most : most >> (bit + 1) << (bit + 1);
-  for (; bit >= 0; --bit) {
-    const int32_t higher = kth | int32_t{1} << bit;
-    if (CountFrom(ranks, count, higher) >= k) kth = higher;
+  while (bit >= 0 && !((least ^ largest) >> bit & 1)) --bit;
+  Selected found = {bit < 0 ? largest : largest >> (bit + 1) << (bit + 1), count};
+  for (; bit >= 0 && found.reach > most; --bit) {
+    const int32_t higher = found.bound | int32_t{1} << bit;
+    const size_t reach = CountFrom(ranks, count, higher);
+    if (reach >= k) found = {higher, reach};
   }
-  return kth;
+  return found;
 }
 
 struct Candidates {
@@ -55,30 +70,37 @@ struct TopkRelu {
   using Scratch = Candidates;
   explicit TopkRelu(const Arguments& arguments) : k(size_t(arguments.scalars[0])) {}
 
-  template <bool kStream, class T>
-  void Row(const T* const* in, T* out, size_t n, Candidates& scratch, double*) const {
+  template <class T>
+  void Row(const T* const* in, const T* const*, bool past, T* out, size_t n, Candidates& scratch, double*) const {
     const T *x = in[0], *value = in[kIn - 1];
-    int32_t* ranks = scratch.ranks.data();
-    // What ranks above kth is kept, and of what equals it the first `room`.
-    int32_t kth = 0;
+    // What reaches the bound is kept; of several that are equal to it the first `room`, where not all.
+    int32_t bound = 1;
     size_t room = 0;
     if (k < n) {
-      size_t count = Above(x, n, Bound(x, n, ranks), ranks);
-      if (count < k) count = Above(x, n, 1, ranks);
+      int32_t* ranks = scratch.ranks.data();
+      bound = Guess(x, n, ranks);
+      size_t count = Above(x, n, bound, ranks);
+      if (count < k) count = Above(x, n, bound = 1, ranks);
       if (count > k) {
-        kth = Kth(ranks, count, k);
-        room = k - CountFrom(ranks, count, kth + 1);
-      } else if (count == k) {
-        kth = *std::min_element(ranks, ranks + count) - 1;
+        const Selected found = Select(ranks, count, k, k);
+        bound = found.bound;
+        if (found.reach > k || bound > kInfinity) room = k - CountFrom(ranks, count, bound + 1);
       }
     }
-    const VI bound = hn::Set(i32, kth);
-    WriteRow<kStream>(out, n, [&](size_t i, size_t lanes) HWY_ATTR {
+    const VF least = hn::BitCast(f32, hn::Set(i32, bound));
+    if (HWY_LIKELY(room == 0 && bound <= kInfinity)) {
+      return WriteRow(past, out, n, [&](size_t i, size_t lanes) ULPROOF_EACH {
+        const VF v = LoadUpTo(x + i, lanes);
+        return hn::IfThenElseZero(Reaches(v, least), kIn == 1 ? v : LoadUpTo(value + i, lanes));
+      });
+    }
+    const VI tie = hn::Set(i32, bound);
+    WriteRow(past, out, n, [&](size_t i, size_t lanes) HWY_ATTR {
       const VF v = LoadUpTo(x + i, lanes);
       const VI rank = Rank(v);
-      auto keep = hn::Gt(rank, bound);
+      auto keep = hn::Gt(rank, tie);
       if (room > 0) {
-        const auto tied = hn::Eq(rank, bound);
+        const auto tied = hn::Eq(rank, tie);
         const size_t ties = hn::CountTrue(i32, tied);
         if (ties <= room) {
           keep = hn::Or(keep, tied);
@@ -98,33 +120,44 @@ struct TopkRelu {
   }
 
  private:
+  static constexpr int32_t kInfinity = 0x7F800000;
+
   // A rank that somewhat more than k elements probably reach, from every sixteenth vector; any is right, but slower.
   template <class T>
-  int32_t Bound(const T* x, size_t n, int32_t* ranks) const {
+  int32_t Guess(const T* x, size_t n, int32_t* ranks) const {
     constexpr size_t kEvery = 16;
     if (n < 64 * kLanes) return 1;
     size_t size = 0;
     for (size_t i = 0; i + kLanes <= n; i += kEvery * kLanes, size += kLanes) hn::StoreU(Rank(Load(x + i)), i32, ranks + size);
     const double expected = double(k) * double(size) / double(n);
     const size_t wanted = size_t(expected + 3.0 * std::sqrt(expected)) + 2;
-    return wanted >= size ? 1 : std::max(1, Kth(ranks, size, wanted));
+    if (wanted >= size) return 1;
+    return std::clamp(Select(ranks, size, wanted, wanted + wanted / 8).bound, 1, kInfinity);
   }
 
-  // The ranks from `bound` on, in order, and how many.
+  // The ranks from `bound` on, in order, and how many; `bound` is above 0 and at most infinity's.
   template <class T>
   size_t Above(const T* x, size_t n, int32_t bound, int32_t* ranks) const {
-    const VI least = hn::Set(i32, bound - 1);
-    size_t count = 0, i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-      const VI rank = Rank(Load(x + i));
-      const auto found = hn::Gt(rank, least);
-      hn::StoreU(hn::Compress(rank, found), i32, ranks + count);  // in registers: compressing to memory is slow on Zen 4
-      count += hn::CountTrue(i32, found);
-    }
-    if (i < n) {
-      const VI rank = Rank(LoadPart(x + i, n - i, 0.0f));
-      count += hn::CompressStore(rank, hn::Gt(rank, least), i32, ranks + count);
-    }
+    const VF least = hn::BitCast(f32, hn::Set(i32, bound));
+    size_t count = 0;
+    const auto add = [&](VF v) HWY_ATTR {
+      const auto found = Reaches(v, least);
+      const VI bits = hn::BitCast(i32, v);
+      if constexpr (kLanes == 16) {  // in registers: compressing to memory is slow on Zen 4
+        hn::StoreU(hn::Compress(bits, hn::RebindMask(i32, found)), i32, ranks + count);
+        count += hn::CountTrue(f32, found);
+      } else if (!hn::AllFalse(f32, found)) {  // few vectors hold one, and compressing takes tables
+        HWY_ALIGN int32_t each[kLanes];
+        HWY_ALIGN int32_t less[kLanes];  // -1 where found
+        hn::Store(bits, i32, each);
+        hn::Store(hn::VecFromMask(i32, hn::RebindMask(i32, found)), i32, less);
+        for (size_t lane = 0; lane < kLanes; ++lane) ranks[count] = each[lane], count -= size_t(ptrdiff_t(less[lane]));
+      }
+    };
+    size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) add(Load(x + i));
+    if (i < n) add(LoadPart(x + i, n - i, 0.0f));
+    for (i = 0; i < count; i += kLanes) hn::StoreU(Rank(hn::BitCast(f32, hn::LoadU(i32, ranks + i))), i32, ranks + i);
     return count;
   }
 

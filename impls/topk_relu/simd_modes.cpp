@@ -53,8 +53,8 @@ struct TopkReluApprox {
   using Scratch = Leaders;
   explicit TopkReluApprox(const Arguments& arguments) : k(size_t(arguments.scalars[0])), recall(arguments.scalars[1]) {}
 
-  template <bool kStream, class T>
-  void Row(const T* const* in, T* out, size_t n, Leaders& scratch, double*) const {
+  template <class T>
+  void Row(const T* const* in, const T* const*, bool past, T* out, size_t n, Leaders& scratch, double*) const {
     const T *x = in[0], *value = in[kIn - 1];
     std::vector<int32_t>&ranks = scratch.ranks, &leaders = scratch.leaders;
     const size_t buckets = BucketsOf(k, n, recall), count = buckets ? buckets : n;
@@ -82,7 +82,7 @@ struct TopkReluApprox {
       }
     }
     const VI bound = hn::Set(i32, kth);
-    WriteRow<kStream>(out, n, [&](size_t i, size_t lanes) HWY_ATTR {
+    WriteRow(past, out, n, [&](size_t i, size_t lanes) ULPROOF_EACH {
       VI rank = hn::LoadU(i32, &ranks[i]);
       if (room > 0 && !hn::AllFalse(i32, hn::Eq(rank, bound))) {
         HWY_ALIGN int32_t each[kLanes];
@@ -112,8 +112,8 @@ struct TopkReluStat {
   using Scratch = Deviations;
   explicit TopkReluStat(const Arguments& arguments) : k(size_t(arguments.scalars[0])) {}
 
-  template <bool kStream, class T>
-  void Row(const T* const* in, T* out, size_t n, Deviations& scratch, double*) const {
+  template <class T>
+  void Row(const T* const* in, const T* const*, bool past, T* out, size_t n, Deviations& scratch, double*) const {
     const T *x = in[0], *value = in[kIn - 1];
     if (std::isnan(scratch.z)) scratch.z = DeviationsOf(k, n);
     const double mean = Sum(x, n, [](VD v) HWY_ATTR { return v; }) / double(n);
@@ -123,7 +123,7 @@ struct TopkReluStat {
       return hn::Mul(apart, apart);
     });
     const VF least = hn::Set(f32, float(mean + std::sqrt(squares / double(n)) * scratch.z)), zero = hn::Zero(f32);
-    WriteRow<kStream>(out, n, [&](size_t i, size_t lanes) HWY_ATTR {
+    WriteRow(past, out, n, [&](size_t i, size_t lanes) ULPROOF_EACH {
       const VF v = LoadUpTo(x + i, lanes);
       return hn::IfThenZeroElse(hn::Or(hn::Lt(v, least), hn::Le(v, zero)), kIn == 1 ? v : LoadUpTo(value + i, lanes));
     });
