@@ -20,10 +20,14 @@ from .measure import ceilings
 
 ELEMENTWISE = ("relu", "relu2", "gelu", "gelu_tanh", "silu", "sigmoid", "softplus", "tanh", "exp")
 LEARNED = ("crrelu", "poly_relu", "rational", "hermite_act", "hermite_act_1")
+GATED = ("swiglu", "geglu", "reglu")
+FUSED = ("bias_gelu", "bias_silu", "bias_relu2", "relu_zeros", "fatrelu_zeros")
 BEYOND, IN_L2 = 1 << 25, 1 << 16
 
 
-def bound(name: str, backend: str, pass_: str, axes: dict[str, int], memory: dict[str, Any]) -> Callable[[], None]:
+def bound(
+    name: str, backend: str, pass_: str, axes: dict[str, int], memory: dict[str, Any], isa: str | None = None
+) -> Callable[[], None]:
     """An implementation of a backend on drawn inputs, every side on the same ones and into the same outputs."""
     from ulproof.impls import load
     from ulproof.impls._backends import stress
@@ -35,7 +39,7 @@ def bound(name: str, backend: str, pass_: str, axes: dict[str, int], memory: dic
         memory["inputs"] = stress.inputs(implementation.operator, pass_, axes, "float32", "normal")
         types = [dtype_named("float32" if each.dtype == "io" else each.dtype) for each in card.outputs]
         memory["outputs"] = tuple(np.zeros(each.shape(axes), kind) for each, kind in zip(card.outputs, types, strict=True))
-    return implementation.bind(memory["inputs"], memory["outputs"], pass_=pass_)
+    return implementation.bind(memory["inputs"], memory["outputs"], pass_=pass_, isa=isa)
 
 
 def in_l2(seconds: float) -> Iterator[Figure]:
@@ -52,20 +56,43 @@ def in_l2(seconds: float) -> Iterator[Figure]:
 
 
 def beyond(seconds: float) -> Iterator[Figure]:
-    """Against the roof: a copy, and for a backward pass the reading of one more array; the better kind of stores."""
-    kernels = ceilings.native()
-    isa = kernels.isas()[0]
-    for name in ELEMENTWISE + LEARNED:
-        for pass_ in ("forward", "backward"):
-            memory: dict[str, Any] = {}
-            simd = bound(name, "simd", pass_, {"n": BEYOND}, memory)
-            x, y = memory["inputs"][0], memory["outputs"][0]
-            read = kernels.bind("read", isa, None, x, 1, 1)
-            copies = {kind: kernels.bind(kind, isa, y, x, 1, 1) for kind in ("copy", "stream-copy")}
-            taken = medians({"simd": simd, "read": read, **copies}, seconds)
-            least = min(taken["copy"], taken["stream-copy"]) + (taken["read"] if pass_ == "backward" else 0.0)
-            note = f"{taken['simd'] / BEYOND * 1e9:.3f} ns an element"
-            yield Figure("memory", f"roof / simd, {name} {pass_}, {BEYOND:,}", least / taken["simd"], 0.9, note=note)
+    """Against the roof, the longest of: moving the arrays, by copies with the better kind of stores and reads of what is left
+    over; the card's exponentials; its arithmetic, at the rate of multiply-adds. With every instruction set."""
+    from ulproof.impls import operators
+
+    kernels, small, sweeps = ceilings.native(), ceilings.memory(ceilings.L1_PART), 16
+    for isa in kernels.isas():
+        rates = {kind: kernels.bind(f"{kind}-float32", isa, None, small, 1, sweeps) for kind in ("fma", "exp")}
+        each = {
+            kind: taken / sweeps / kernels.work(f"{kind}-float32", small.nbytes)
+            for kind, taken in medians(rates, seconds / 4).items()
+        }
+        for name in ELEMENTWISE + LEARNED + GATED + FUSED:
+            axes = {"rows": BEYOND >> 13, "n": 1 << 13} if name in GATED + FUSED else {"n": BEYOND}
+            for pass_, card in operators()[name].passes.items():
+                memory: dict[str, Any] = {}
+                simd = bound(name, "simd", pass_, axes, memory, isa)
+                x, y = memory["inputs"][0], memory["outputs"][0]
+                read = kernels.bind("read", isa, None, x, 1, 1)
+                copies = {kind: kernels.bind(kind, isa, y, x, 1, 1) for kind in ("copy", "stream-copy")}
+                taken = medians({"simd": simd, "read": read, **copies}, seconds)
+                reads, writes = (sum(each.dtype == "io" for each in arguments) for arguments in (card.inputs, card.outputs))
+                roofs = {
+                    "memory": writes * min(taken["copy"], taken["stream-copy"]) + (reads - writes) * taken["read"],
+                    "fma": each["fma"] * card.flops(axes),
+                    "exp": each["exp"] * card.exps(axes),
+                }
+                binds = max(roofs, key=lambda kind: roofs[kind])
+                note = f"{taken['simd'] / BEYOND * 1e9:.3f} ns an element, {binds} binds"
+                yield Figure(isa, f"roof / simd, {name} {pass_}, {BEYOND:,}", roofs[binds] / taken["simd"], 0.9, note=note)
+
+
+def wide_rows(seconds: float) -> Iterator[Figure]:
+    for pass_ in ("forward", "backward"):
+        for power in range(10, 18):
+            axes = {"rows": BEYOND >> power, "n": 1 << power}
+            taken = medians({"simd": bound("poly_norm", "simd", pass_, axes, {})}, seconds / 2)["simd"]
+            yield Figure("widths", f"ns an element, poly_norm {pass_}, rows of {1 << power:,}", taken / BEYOND * 1e9)
 
 
 def rows(seconds: float) -> Iterator[Figure]:
@@ -83,19 +110,38 @@ def rows(seconds: float) -> Iterator[Figure]:
 
 
 def calls(seconds: float) -> Iterator[Figure]:
-    from ulproof.impls import load
+    """What a call on the user's arrays costs beyond the bound call, of each activation, gate and fused one."""
+    from ulproof.impls import load, operators
+    from ulproof.impls._backends import stress
 
-    x = np.random.default_rng(0).standard_normal(1000, dtype=np.float32)
-    for name in ELEMENTWISE:
-        implementation = load(name)["simd/sweep"]
-        once = implementation.bind((x,), (np.empty_like(x),))
-        sides: dict[str, Callable[[], Any]] = {"user": partial(implementation, x), "bound": once, "empty": lambda: None}
-        taken = medians(sides, seconds / 2)
-        over = 1e6 * (taken["user"] - taken["empty"] - taken["bound"])
-        yield Figure("calls", f"microseconds over the bound call, {name}, 1,000", over, 1.2, False)
+    for name, operator in operators().items():
+        implementation = next((each for each in load(name).values() if each.backend == "simd"), None)
+        if not operator.elementwise or implementation is None:
+            continue
+        flat = len(operator.passes["forward"].inputs[0].axes) == 1
+        axes = {"n": 1000} if flat else {"rows": 1, "n": 1000}
+        for pass_ in ("forward", "backward"):
+            inputs = stress.inputs(operator, pass_, axes, "float32", "normal")
+            results = implementation(*inputs, pass_=pass_)
+            outputs = results if isinstance(results, tuple) else (results,)
+            call = partial(implementation, *inputs, **({} if pass_ == "forward" else {"pass_": pass_}))
+            sides: dict[str, Callable[[], Any]] = {
+                "user": call,
+                "bound": implementation.bind(inputs, outputs, pass_=pass_),
+                "empty": lambda: None,
+            }
+            taken = medians(sides, seconds / 2)
+            over = 1e6 * (taken["user"] - taken["empty"] - taken["bound"])
+            yield Figure("calls", f"microseconds over the bound call, {name} {pass_}, 1,000", over, 1.2, False)
 
 
-PARTS: dict[str, Callable[[float], Iterator[Figure]]] = {"L2": in_l2, "memory": beyond, "rows": rows, "calls": calls}
+PARTS: dict[str, Callable[[float], Iterator[Figure]]] = {
+    "L2": in_l2,
+    "memory": beyond,
+    "rows": rows,
+    "widths": wide_rows,
+    "calls": calls,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
