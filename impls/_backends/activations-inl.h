@@ -74,8 +74,11 @@ struct GeluTanh : Fixed, Mirrored<GeluTanhCurve> {
 
 struct NaturalExp : Fixed {
   using Fixed::Fixed;
-  HWY_INLINE VF operator()(VF x) const { return Exp(x).Whole(); }
-  HWY_INLINE VF Slope(VF x, VF dy) const { return hn::Mul(dy, Exp(x).Whole()); }  // infinite where e^x is
+  HWY_INLINE VF operator()(VF x) const {
+    if (HWY_LIKELY(AllWithin(kNear, x))) return TwoParts::Of(x).Sum();
+    return Exp(x).Whole();
+  }
+  HWY_INLINE VF Slope(VF x, VF dy) const { return hn::Mul(dy, (*this)(x)); }  // infinite where e^x is
 };
 
 struct Sigmoid : Fixed {
@@ -87,24 +90,32 @@ struct Sigmoid : Fixed {
 struct Silu : Fixed {
   using Fixed::Fixed;
   HWY_INLINE VF operator()(VF x) const {
+    if (HWY_LIKELY(AllWithin(kNear, x))) return TimesLogistic<true>(x, x);
     return TimesLogistic(MaxKeepNaN(Set(-160.0f), x), x);  // so that -inf gives -0
   }
-  // With e = e^-|x|: (1 + e + x e) / (1 + e)^2 on the right, e (1 + e + x) / (1 + e)^2 on the left.
+  // With s = s(|x|) and t = 1 - s: s (1 + x t) on the right, t (1 + x s) on the left.
   HWY_INLINE VF Slope(VF x, VF dy) const {
-    const OnePlusDecay d(x);
-    const auto negative = hn::Lt(x, hn::Zero(f32));
-    const VF sum = hn::MulAdd(Clamp(-160.0f, x, 160.0f), hn::IfThenElse(negative, Set(1.0f), d.e), d.sum);
-    const VF numerator = hn::Mul(dy, sum);
-    const VF quotient = hn::Div(hn::IfThenElse(negative, d.decay.Part(numerator), numerator), d.Square());
-    return Scale(quotient, hn::IfThenElseZero(negative, d.decay.power));
+    const VF one = Set(1.0f);
+    const auto near = [&](VF v) HWY_ATTR {
+      const OnePlus d(TwoParts::Of<-1>(hn::Abs(v)));
+      const VF s = d.Below(one), t = hn::Mul(d.sum, s);
+      const auto negative = hn::Lt(v, hn::Zero(f32));
+      const VF outer = hn::IfThenElse(negative, t, s), inner = hn::IfThenElse(negative, s, t);
+      return hn::Mul(dy, hn::Mul(outer, hn::MulAdd(v, inner, one)));
+    };
+    if (HWY_LIKELY(AllWithin(kNear, x))) return near(x);
+    const VF far = MaxKeepNaN(Set(-160.0f), x);
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(far).Times(hn::Mul(dy, hn::Add(far, one))), near(Clamp(-kNear, x, kNear)));
   }
 };
 
 struct Softplus : Fixed {
   using Fixed::Fixed;
   HWY_INLINE VF operator()(VF x) const {
-    const Softening rest = LogOnePlusDecay(x);
-    return hn::Add(MaxKeepNaN(hn::Zero(f32), x), Scale(rest.mantissa, rest.power));
+    const VF t = hn::Abs(x), right = MaxKeepNaN(hn::Zero(f32), x);
+    if (HWY_LIKELY(AllWithin(kNear, x))) return hn::Add(right, LogOnePlus(TwoParts::Of<-1>(t).Sum()));
+    const VF y = hn::Add(right, LogOnePlus(TwoParts::Of<-1>(hn::Min(Set(kNear), t)).Sum()));
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Whole(), y);
   }
   HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogistic(dy, x); }
 };
@@ -128,15 +139,28 @@ struct Crrelu : Plain {
   static constexpr size_t kLearned = 1;
   explicit Crrelu(const Arguments& arguments) : eps(arguments.learned[0]) {}
   HWY_INLINE VF operator()(VF x) const {
-    const VF part = Gaussian(x).Times(hn::Mul(Set(eps), Clamp(-18.0f, x, 18.0f)));
-    return hn::Add(MaxKeepNaN(hn::Zero(f32), x), part);
+    return WithBell(x, [&](VF v, const auto& add_bell) HWY_ATTR {
+      return add_bell(hn::Mul(Set(eps), v), MaxKeepNaN(hn::Zero(f32), x));
+    });
   }
   HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const {
-    const Power e = Gaussian(x);
-    const VF bounded = Clamp(-18.0f, x, 18.0f);
-    sums.few[0] = hn::Add(sums.few[0], e.Times(hn::Mul(dy, bounded)));
-    const VF bend = hn::Mul(hn::Mul(dy, Set(eps)), hn::NegMulAdd(bounded, bounded, Set(1.0f)));
-    return hn::Add(hn::IfThenZeroElse(hn::Le(x, hn::Zero(f32)), dy), e.Times(bend));
+    return WithBell(x, [&](VF v, const auto& add_bell) HWY_ATTR {
+      sums.few[0] = add_bell(hn::Mul(dy, v), sums.few[0]);
+      const VF bend = hn::Mul(hn::Mul(dy, Set(eps)), hn::NegMulAdd(v, v, Set(1.0f)));
+      return add_bell(bend, hn::IfThenZeroElse(hn::Le(x, hn::Zero(f32)), dy));
+    });
+  }
+
+ private:
+  // f of x, bounded where the bell is 0, and of what multiplies by e^(-x^2 / 2) and adds.
+  template <class F>
+  static HWY_INLINE VF WithBell(VF x, const F& f) {
+    if (HWY_LIKELY(AllWithin(13.0f, x))) {
+      const VF bell = TwoParts::OfProduct(hn::Mul(Set(-0.5f), x), x).Sum();
+      return f(x, [&](VF v, VF sum) HWY_ATTR { return hn::MulAdd(v, bell, sum); });
+    }
+    const Power bell = Gaussian(x);
+    return f(Clamp(-18.0f, x, 18.0f), [&](VF v, VF sum) HWY_ATTR { return hn::Add(bell.Times(v), sum); });
   }
   float eps;
 };

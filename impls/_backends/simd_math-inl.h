@@ -86,11 +86,6 @@ HWY_INLINE VF Clamp(float low, VF x, float high) { return MaxKeepNaN(Set(low), h
 // e^x, 1.02 ULP.
 HWY_INLINE Power Exp(VF x) { return PowerOfE(Clamp(-150.0f, x, 150.0f)); }
 
-// e^-|x|, as far as subnormal results need it.
-HWY_INLINE Power Decay(VF x) {
-  return PowerOfE(MaxKeepNaN(Set(-160.0f), hn::Or(x, Set(-0.0f))));
-}
-
 // e^(-x^2 / 2), the square taken to twice the precision.
 HWY_INLINE Power Gaussian(VF x) {
   const VF bound = hn::Min(Set(18.0f), hn::Abs(x));  // NaN stays: Min gives its second operand then
@@ -98,6 +93,91 @@ HWY_INLINE Power Gaussian(VF x) {
   const VF half = Set(-0.5f);
   return PowerOfE<true>(hn::Mul(half, square), hn::Mul(half, low));
 }
+
+inline constexpr int kRootShift = kLanes == 16 ? 19 : kLanes == 8 ? 20 : 21;  // 23 - log2(kLanes)
+// 2^(j / kLanes) in 21 digits, less the index's own bits, and the relative error of that.
+struct ShortRoots {
+  constexpr ShortRoots() : root(), error() {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const double exact = kRoots[j * (16 / kLanes)];
+      const int32_t digits = int32_t(exact * 0x1p20 + 0.5);
+      root[j] = 0x3F800000 + ((digits - (1 << 20)) << 3) - (int32_t(j) << kRootShift);
+      error[j] = float((exact - digits * 0x1p-20) / exact);
+    }
+  }
+  alignas(64) int32_t root[kLanes];
+  alignas(64) float error[kLanes];
+};
+inline constexpr ShortRoots kShortRoots;
+
+// An exponential as the sum of two floats, root + scaled * tail, the second part below a twentieth of the first. Its exponent is
+// added as an integer, so the argument is of at most kNear in size, and what is rarer takes another way.
+inline constexpr float kNear = 87.0f;
+HWY_INLINE bool AllWithin(float bound, VF x) { return hn::AllTrue(f32, hn::Le(hn::Abs(x), Set(bound))); }
+
+class TwoParts {
+ public:
+  // e^(c x), c a power of two or its negative.
+  template <int c = 1>
+  static HWY_INLINE TwoParts Of(VF x) {
+    const VF k = hn::MulAdd(x, Set(c * 0x1.715476p+0f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
+    const VF t = hn::NegMulAdd(whole, Set(0x1.62E430p-1f / c), x);
+    return TwoParts::template From<c>(k, hn::MulAdd(whole, Set(0x1.05C610p-29f / c), t));
+  }
+  // e^(x y), as if the product were exact; of at most 90 in size.
+  static HWY_INLINE TwoParts OfProduct(VF x, VF y) {
+    const VF k = hn::MulAdd(hn::Mul(x, y), Set(0x1.715476p+0f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
+    const VF t = hn::MulSub(x, y, hn::Mul(whole, Set(0x1.62Ep-1f)));  // so short a factor that this is exact
+    return From<1>(k, hn::NegMulAdd(whole, Set(0x1.0BFBE8p-15f), t));
+  }
+  HWY_INLINE VF Sum() const { return hn::MulAdd(scaled, tail, root); }
+  HWY_INLINE VF Part() const { return hn::Mul(scaled, tail); }
+
+  VF root, scaled, tail;
+
+ private:
+  static constexpr float kMagic = 1.5f * float(1 << kRootShift);
+
+  template <int c>
+  static HWY_INLINE TwoParts From(VF k, VF t) {
+    const VF error = hn::Mul(hn::Load(f32, kShortRoots.error), Set(1.0f / c));
+    t = hn::Add(t, Reduction::Entry(error, k));
+    const VF entry = Reduction::Entry(hn::BitCast(f32, hn::Load(i32, kShortRoots.root)), k);
+    const VF root = hn::BitCast(f32, hn::Add(hn::BitCast(i32, entry), hn::ShiftLeft<kRootShift>(hn::BitCast(i32, k))));
+    return {root, hn::Mul(root, t), Reduction::Tail<c>(t)};
+  }
+  HWY_INLINE TwoParts(VF r, VF s, VF p) : root(r), scaled(s), tail(p) {}
+};
+
+// 1 / v: the nearest, or within 2^-14 where that is much cheaper.
+HWY_INLINE VF Inverse(VF v) {
+#if HWY_TARGET == HWY_AVX3
+  return VF{_mm512_rcp14_ps(v.raw)};
+#else
+  return hn::Div(Set(1.0f), v);
+#endif
+}
+
+// r = 1 / (1 + e) but for a relative error, which `rest` is: 1 / (1 + e) = r (1 + rest). 1 + e is never rounded.
+struct OnePlus {
+  HWY_INLINE explicit OnePlus(const TwoParts& e) {
+    const VF part = e.Part();
+    sum = hn::Add(e.root, part);
+    inverse = Inverse(hn::Add(sum, Set(1.0f)));
+    rest = hn::NegMulAdd(part, inverse, hn::NegMulAdd(e.root, inverse, hn::Sub(Set(1.0f), inverse)));
+  }
+  // v / (1 + e).
+  HWY_INLINE VF Below(VF v) const {
+    const VF quotient = hn::Mul(v, inverse);
+    return hn::MulAdd(quotient, rest, quotient);
+  }
+  // v / (1 + e)^2.
+  HWY_INLINE VF TwiceBelow(VF v) const {
+    const VF quotient = hn::Mul(v, hn::Mul(inverse, inverse));
+    return hn::MulAdd(quotient, hn::Add(rest, rest), quotient);
+  }
+  VF sum, inverse, rest;  // sum = e
+};
 
 // An exponential of at most 1, for adding to numbers of at least 1: 2^-126 at the least.
 HWY_INLINE VF AtMostOne(const Power& e) {
@@ -110,48 +190,50 @@ HWY_INLINE VF AtMostOne(const Power& e) {
 #endif
 }
 
-// e = e^-|x|, and 1 + e as a sum of two floats.
-struct OnePlusDecay {
-  HWY_INLINE explicit OnePlusDecay(VF x)
-      : decay(Decay(x)), e(AtMostOne(decay)), sum(hn::Add(e, Set(1.0f))), low(hn::Sub(e, hn::Sub(sum, Set(1.0f)))) {}
-  HWY_INLINE VF Square() const { return hn::MulAdd(sum, sum, hn::Mul(sum, hn::Add(low, low))); }
-  Power decay;
-  VF e, sum, low;
-};
-
 // numerator * s(x), s(x) = 1 / (1 + e^-x): 2 ULP, subnormal results included.
+// kAllNear says that no x is beyond kNear.
+template <bool kAllNear = false>
 HWY_INLINE VF TimesLogistic(VF numerator, VF x) {
-  const OnePlusDecay d(x);
-  const auto negative = hn::Lt(x, hn::Zero(f32));
-  // Where e is small and what it is multiplied by large, the low part is worth its place.
-  const VF part = hn::NegMulAdd(d.low, d.decay.Mantissa(), d.decay.part);
-  const VF above = hn::IfThenElse(negative, hn::MulAdd(numerator, part, numerator), numerator);
-  return Scale(hn::Div(above, d.sum), hn::IfThenElseZero(negative, d.decay.power));
+  if (kAllNear || HWY_LIKELY(AllWithin(kNear, x))) return OnePlus(TwoParts::Of<-1>(x)).Below(numerator);
+  const VF near = OnePlus(TwoParts::Of<-1>(Clamp(-kNear, x, kNear))).Below(numerator);
+  return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Times(numerator), near);
 }
 
-// numerator * e^-|x| / (1 + e^-|x|)^2, the logistic function's derivative: 3.5 ULP.
+// numerator * e^-|x| / (1 + e^-|x|)^2, the logistic function's derivative: 4 ULP.
 HWY_INLINE VF TimesLogisticSlope(VF numerator, VF x) {
-  const OnePlusDecay d(x);
-  return Scale(hn::Div(d.decay.Part(numerator), d.Square()), d.decay.power);
+  const auto near = [&](VF t) HWY_ATTR {
+    const OnePlus d(TwoParts::Of<-1>(t));
+    return d.TwiceBelow(hn::Mul(numerator, d.sum));
+  };
+  const VF t = hn::Abs(x);
+  if (HWY_LIKELY(AllWithin(kNear, x))) return near(t);
+  return hn::IfThenElse(hn::Gt(t, Set(kNear)), Exp(hn::Neg(t)).Times(numerator), near(hn::Min(Set(kNear), t)));
 }
 
-// log(1 + e^-|x|) = 2 atanh(s), s = e^-|x| / (2 + e^-|x|), without its power of two: 1.5 ULP. Nearly all of it is s, which is
-// taken to twice the precision.
-struct Softening {
-  VF mantissa, power;
-};
-HWY_INLINE Softening LogOnePlusDecay(VF x) {
-  const VF one = Set(1.0f), two = Set(2.0f);
-  const Power decay = Decay(x);
-  const VF e = AtMostOne(decay);
-  const VF below = hn::Add(e, two), below_low = hn::Sub(e, hn::Sub(below, two)), inverse = hn::Div(one, below);
-  const VF above = decay.Mantissa(), above_low = hn::Sub(decay.part, hn::Sub(above, one));
-  const VF s = hn::Mul(above, inverse);
-  const VF rest = hn::NegMulAdd(s, below_low, hn::Add(hn::NegMulAdd(s, below, above), above_low));
-  const VF scaled = hn::Mul(e, inverse), w = hn::Mul(scaled, scaled);
-  const VF tail = hn::Mul(w, Polynomial(w, 0x1.555502p-2f, 0x1.99d1cap-3f, 0x1.1ec070p-3f, 0x1.1ec906p-3f));
-  const VF sum = hn::Add(s, hn::MulAdd(s, tail, hn::Mul(rest, inverse)));
-  return {hn::Add(sum, sum), decay.power};
+// A table's entry for k's low bits; of eight entries, or one a lane.
+HWY_INLINE VF EntryOf(const float* HWY_RESTRICT table, VF k) {
+  if constexpr (kLanes >= 8) {
+    return Reduction::Entry(hn::Load(f32, table), k);
+  } else {  // two vectors hold the eight entries
+    const VI fourth = hn::And(hn::BitCast(i32, k), hn::Set(i32, 4));
+    const auto low = hn::RebindMask(f32, hn::Eq(fourth, hn::Zero(i32)));
+    return hn::IfThenElse(low, Reduction::Entry(hn::Load(f32, table), k), Reduction::Entry(hn::Load(f32, table + kLanes), k));
+  }
+}
+
+// log(1 + e), e in [0, 1], from the logarithms of kLanes numbers: 2 ULP, e's own error among them.
+HWY_INLINE VF LogOnePlus(VF e) {
+  const auto& table = LogOnePlusTable<kLanes>();
+  const VF k = hn::MulAdd(e, Set(table.kLast), Set(0x1.8p23f));
+  const auto entry = [&](const float* from) HWY_ATTR { return EntryOf(from, k); };
+  const VF z = hn::Mul(hn::Sub(e, entry(table.centre)), entry(table.inverse));
+  VF p;
+  if constexpr (kLanes == 16) {
+    p = Polynomial(z, -0x1.00003cp-1f, 0x1.557f48p-2f, -0x1.fa76aap-3f);
+  } else {
+    p = Polynomial(z, -0x1.ffffdp-2f, 0x1.5558bcp-2f, -0x1.00d7a8p-2f, 0x1.92029cp-3f);
+  }
+  return hn::Add(entry(table.logarithm), hn::MulAdd(hn::Mul(z, z), p, z));
 }
 
 // ---- f with f(x) = x + f(-x), so that f'(x) = 1 - f'(-x): gelu and its tanh form
@@ -164,24 +246,19 @@ class Pieces {
   HWY_INLINE explicit Pieces(const Rows& rows) : rows_(rows) {}
   HWY_INLINE VF operator()(VF t) const {
     const VF k = hn::MulAdd(t, Set(Rows::kPerUnit), Set(0x1.8p23f));
-    const VF d = hn::Sub(t, Entry(0, k));
-    VF p = Entry(Rows::kDegree + 1, k);
-    for (size_t i = Rows::kDegree; i >= 1; --i) p = hn::MulAdd(p, d, Entry(i, k));
+    const VF d = hn::Sub(t, EntryOf(rows_.entry[0], k));
+    VF p = EntryOf(rows_.entry[Rows::kDegree + 1], k);
+    for (size_t i = Rows::kDegree; i >= 1; --i) p = hn::MulAdd(p, d, EntryOf(rows_.entry[i], k));
     return p;
   }
 
  private:
-  HWY_INLINE VF Entry(size_t row, VF k) const {
-    if constexpr (kLanes >= 8) {
-      return Reduction::Entry(hn::Load(f32, rows_.entry[row]), k);
-    } else {  // two vectors hold the eight entries
-      const VI fourth = hn::And(hn::BitCast(i32, k), hn::Set(i32, 4));
-      const auto low = hn::RebindMask(f32, hn::Eq(fourth, hn::Zero(i32)));
-      return hn::IfThenElse(low, Reduction::Entry(hn::Load(f32, rows_.entry[row]), k),
-                            Reduction::Entry(hn::Load(f32, rows_.entry[row] + kLanes), k));
-    }
-  }
   const Rows& rows_;
+};
+
+// mantissa * 2^power.
+struct Softening {
+  VF mantissa, power;
 };
 
 // Curve has tables of q(t) = -f(-t) / t and of the derivative f'(-t), and gives t q(t) and f'(-t) beyond the tables, for t up to

@@ -251,4 +251,33 @@ constexpr const auto& GeluTanhSlopePieces() {
   }
 }
 
+// log(1 + e) about centres that stand about 1/kLast apart, from 0 to 1, where it and 1 / (1 + e) both lie next to a float.
+template <size_t kEntries>
+struct LogarithmsOf {
+  static constexpr float kLast = kEntries - 1;
+  alignas(64) float centre[kEntries], inverse[kEntries], logarithm[kEntries];
+};
+inline constexpr LogarithmsOf<16> kLogOnePlus16 = {
+    {0.0f, 0x1.072512p-4f, 0x1.140792p-3f, 0x1.94b59ap-3f, 0x1.117f12p-2f, 0x1.53e396p-2f, 0x1.99f61ap-2f, 0x1.dbeb1ep-2f,
+     0x1.10def2p-1f, 0x1.339d74p-1f, 0x1.540e36p-1f, 0x1.774db8p-1f, 0x1.98fc5ap-1f, 0x1.baac9cp-1f, 0x1.df1c5ep-1f, 0x1.feba2p-1f},
+    {1.0f, 0x1.e117bp-1f, 0x1.c33052p-1f, 0x1.ab8476p-1f, 0x1.9413ap-1f, 0x1.80681ap-1f, 0x1.6d9f44p-1f, 0x1.5d8b5ap-1f,
+     0x1.4dff1p-1f, 0x1.3fd684p-1f, 0x1.33a924p-1f, 0x1.27705cp-1f, 0x1.1ca258p-1f, 0x1.12970ap-1f, 0x1.087ec2p-1f, 0x1.005192p-1f},
+    {0.0f, 0x1.fe132ep-5f, 0x1.02f26p-3f, 0x1.7150a2p-3f, 0x1.e4cd76p-3f, 0x1.2580acp-2f, 0x1.58ce3ep-2f, 0x1.86dad8p-2f,
+     0x1.b5728p-2f, 0x1.e1cd6ap-2f, 0x1.04c684p-1f, 0x1.198796p-1f, 0x1.2c9afcp-1f, 0x1.3effd4p-1f, 0x1.522d48p-1f, 0x1.624126p-1f},
+};
+inline constexpr LogarithmsOf<8> kLogOnePlus8 = {
+    {0.0f, 0x1.238bcap-3f, 0x1.23bdcap-2f, 0x1.b890aep-2f, 0x1.235c0ap-1f, 0x1.6c575cp-1f, 0x1.b8452ep-1f, 0x1.feba2p-1f},
+    {1.0f, 0x1.c03244p-1f, 0x1.8e7934p-1f, 0x1.65fb66p-1f, 0x1.464f48p-1f, 0x1.2b2276p-1f, 0x1.13488p-1f, 0x1.005192p-1f},
+    {0.0f, 0x1.10932cp-3f, 0x1.00b33ep-2f, 0x1.6e6e18p-2f, 0x1.cd4a08p-2f, 0x1.132a26p-1f, 0x1.3db55ap-1f, 0x1.624126p-1f},
+};
+
+template <size_t kLanes>
+constexpr const auto& LogOnePlusTable() {
+  if constexpr (kLanes == 16) {
+    return kLogOnePlus16;
+  } else {
+    return kLogOnePlus8;
+  }
+}
+
 }  // namespace ulproof
