@@ -21,7 +21,7 @@ from .measure import doctor, environment
 from .measure.ceilings import Ceilings
 from .presets import Filters, Job, Machine, asked
 from .progress import Progress
-from .record import Record, RunFolder, key, largest, was_put_off, whole
+from .record import Record, RunFolder, key, largest, was_put_off
 from .supervise import Died, Setting, Worker
 from .walk import Piece
 from .walk import plan as plan_walks
@@ -140,7 +140,7 @@ class Runner:
         self.counts = Counts()
         self.commit = folder.run.get("commit")
         self.written = {key(record) for record in folder.records}
-        self.done = {key(record) for record in whole(folder.records) if not was_put_off(record)}
+        self.done = {key(record) for record in folder.records if not was_put_off(record)}
         self.workers: dict[Setting, Worker] = {}
         self.wrong: dict[tuple[Any, ...], str] = {}
         self.poor: dict[tuple[Any, ...], str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -260,10 +261,16 @@ def test_a_finished_run_that_is_resumed_measures_what_it_left_out(
     family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run.Runner, "measure_ceilings", lambda self, targets, threads: None)
-    chosen = options("steady", budget=4.0)
+    chosen, measure = options("steady", budget=4.0), run.Runner.measure
     with monkeypatch.context() as nothing_left:
         nothing_left.setattr(run.Runner, "measure", lambda self, job, seconds, limit: self.skip(job) or 4.0)
         run.Runner(run.new(tmp_path / "run", chosen), chosen).run()
+
+    def free(runner: run.Runner, job: Any, seconds: float, limit: float) -> float:
+        measure(runner, job, 0.2, math.inf)
+        return 0.0
+
+    monkeypatch.setattr(run.Runner, "measure", free)
     put_off = [each for each in read(tmp_path / "run")[1] if each["kind"] == "time"]
     assert put_off and all(each["reason"] == "budget" for each in put_off)
     assert run.Runner(*run.resumed(tmp_path / "run")).run().measured == len(put_off)

@@ -76,7 +76,8 @@ struct NaturalExp : Fixed {
   using Fixed::Fixed;
   HWY_INLINE VF operator()(VF x) const {
     if (HWY_LIKELY(AllWithin(kNear, x))) return TwoParts::Of(x).Sum();
-    return Exp(x).Whole();
+    const VF near = TwoParts::Of(Clamp(-kNear, x, kNear)).Sum();
+    return hn::IfThenElse(hn::Gt(hn::Abs(x), Set(kNear)), Exp(x).Whole(), near);
   }
   HWY_INLINE VF Slope(VF x, VF dy) const { return hn::Mul(dy, (*this)(x)); }  // infinite where e^x is
 };
@@ -152,15 +153,21 @@ struct Crrelu : Plain {
   }
 
  private:
+  static constexpr float kBell = 13.0f;  // up to which e^(-x^2 / 2) is normal
   // f of x, bounded where the bell is 0, and of what multiplies by e^(-x^2 / 2) and adds.
   template <class F>
   static HWY_INLINE VF WithBell(VF x, const F& f) {
-    if (HWY_LIKELY(AllWithin(13.0f, x))) {
+    if (HWY_LIKELY(AllWithin(kBell, x))) {
       const VF bell = TwoParts::OfProduct(hn::Mul(Set(-0.5f), x), x).Sum();
       return f(x, [&](VF v, VF sum) HWY_ATTR { return hn::MulAdd(v, bell, sum); });
     }
-    const Power bell = Gaussian(x);
-    return f(Clamp(-18.0f, x, 18.0f), [&](VF v, VF sum) HWY_ATTR { return hn::Add(bell.Times(v), sum); });
+    // What is near gets the same result whatever its neighbours are.
+    const VF b = Clamp(-kBell, x, kBell), near = TwoParts::OfProduct(hn::Mul(Set(-0.5f), b), b).Sum();
+    const auto beyond = hn::Gt(hn::Abs(x), Set(kBell));
+    const Power far = Gaussian(x);
+    return f(Clamp(-18.0f, x, 18.0f), [&](VF v, VF sum) HWY_ATTR {
+      return hn::IfThenElse(beyond, hn::Add(far.Times(v), sum), hn::MulAdd(v, near, sum));
+    });
   }
   float eps;
 };

@@ -114,6 +114,7 @@ inline constexpr ShortRoots kShortRoots;
 // added as an integer, so the argument is of at most kNear in size, and what is rarer takes another way.
 inline constexpr float kNear = 87.0f;
 HWY_INLINE bool AllWithin(float bound, VF x) { return hn::AllTrue(f32, hn::Le(hn::Abs(x), Set(bound))); }
+HWY_INLINE bool AllFinite(VF x) { return AllWithin(std::numeric_limits<float>::max(), x); }
 
 class TwoParts {
  public:
@@ -176,7 +177,15 @@ struct OnePlus {
     const VF quotient = hn::Mul(v, hn::Mul(inverse, inverse));
     return hn::MulAdd(quotient, hn::Add(rest, rest), quotient);
   }
+  // The same for a v that may be infinite, of which a rest is not.
+  HWY_INLINE VF BelowAny(VF v) const { return IfThenInfinite(hn::Mul(v, inverse), Below(v)); }
+  HWY_INLINE VF TwiceBelowAny(VF v) const { return IfThenInfinite(hn::Mul(v, inverse), TwiceBelow(v)); }
   VF sum, inverse, rest;  // sum = e
+
+ private:
+  static HWY_INLINE VF IfThenInfinite(VF v, VF otherwise) {
+    return hn::IfThenElse(hn::Eq(hn::Abs(v), Set(std::numeric_limits<float>::infinity())), v, otherwise);
+  }
 };
 
 // An exponential of at most 1, for adding to numbers of at least 1: 2^-126 at the least.
@@ -191,23 +200,25 @@ HWY_INLINE VF AtMostOne(const Power& e) {
 }
 
 // numerator * s(x), s(x) = 1 / (1 + e^-x): 2 ULP, subnormal results included.
-// kAllNear says that no x is beyond kNear.
+// kAllNear says that no x is beyond kNear, and that every numerator is finite.
 template <bool kAllNear = false>
 HWY_INLINE VF TimesLogistic(VF numerator, VF x) {
-  if (kAllNear || HWY_LIKELY(AllWithin(kNear, x))) return OnePlus(TwoParts::Of<-1>(x)).Below(numerator);
-  const VF near = OnePlus(TwoParts::Of<-1>(Clamp(-kNear, x, kNear))).Below(numerator);
+  if (kAllNear || HWY_LIKELY(AllWithin(kNear, x) && AllFinite(numerator))) {
+    return OnePlus(TwoParts::Of<-1>(x)).Below(numerator);
+  }
+  const VF near = OnePlus(TwoParts::Of<-1>(Clamp(-kNear, x, kNear))).BelowAny(numerator);
   return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Times(numerator), near);
 }
 
 // numerator * e^-|x| / (1 + e^-|x|)^2, the logistic function's derivative: 4 ULP.
 HWY_INLINE VF TimesLogisticSlope(VF numerator, VF x) {
-  const auto near = [&](VF t) HWY_ATTR {
+  const VF t = hn::Abs(x);
+  if (HWY_LIKELY(AllWithin(kNear, x) && AllFinite(numerator))) {
     const OnePlus d(TwoParts::Of<-1>(t));
     return d.TwiceBelow(hn::Mul(numerator, d.sum));
-  };
-  const VF t = hn::Abs(x);
-  if (HWY_LIKELY(AllWithin(kNear, x))) return near(t);
-  return hn::IfThenElse(hn::Gt(t, Set(kNear)), Exp(hn::Neg(t)).Times(numerator), near(hn::Min(Set(kNear), t)));
+  }
+  const OnePlus d(TwoParts::Of<-1>(hn::Min(Set(kNear), t)));
+  return hn::IfThenElse(hn::Gt(t, Set(kNear)), Exp(hn::Neg(t)).Times(numerator), d.TwiceBelowAny(hn::Mul(numerator, d.sum)));
 }
 
 // A table's entry for k's low bits; of eight entries, or one a lane.
