@@ -99,7 +99,7 @@ struct Silu : Fixed {
     const VF one = Set(1.0f);
     const auto near = [&](VF v) HWY_ATTR {
       const OnePlus d(TwoParts::Of<-1>(hn::Abs(v)));
-      const VF s = d.Below(one), t = hn::Mul(d.sum, s);
+      const VF s = d.Below(one), t = d.Times(s);
       const auto negative = hn::Lt(v, hn::Zero(f32));
       const VF outer = hn::IfThenElse(negative, t, s), inner = hn::IfThenElse(negative, s, t);
       return hn::Mul(dy, hn::Mul(outer, hn::MulAdd(v, inner, one)));

@@ -161,12 +161,12 @@ HWY_INLINE VF Inverse(VF v) {
 
 // r = 1 / (1 + e) but for a relative error, which `rest` is: 1 / (1 + e) = r (1 + rest). 1 + e is never rounded.
 struct OnePlus {
-  HWY_INLINE explicit OnePlus(const TwoParts& e) {
-    const VF part = e.Part();
-    sum = hn::Add(e.root, part);
+  HWY_INLINE explicit OnePlus(const TwoParts& e) : root(e.root), part(e.Part()), sum(hn::Add(root, part)) {
     inverse = Inverse(hn::Add(sum, Set(1.0f)));
-    rest = hn::NegMulAdd(part, inverse, hn::NegMulAdd(e.root, inverse, hn::Sub(Set(1.0f), inverse)));
+    rest = hn::NegMulAdd(part, inverse, hn::NegMulAdd(root, inverse, hn::Sub(Set(1.0f), inverse)));
   }
+  // e v, rounded once but for what part v lacks.
+  HWY_INLINE VF Times(VF v) const { return hn::MulAdd(root, v, hn::Mul(part, v)); }
   // v / (1 + e).
   HWY_INLINE VF Below(VF v) const {
     const VF quotient = hn::Mul(v, inverse);
@@ -180,7 +180,7 @@ struct OnePlus {
   // The same for a v that may be infinite, of which a rest is not.
   HWY_INLINE VF BelowAny(VF v) const { return IfThenInfinite(hn::Mul(v, inverse), Below(v)); }
   HWY_INLINE VF TwiceBelowAny(VF v) const { return IfThenInfinite(hn::Mul(v, inverse), TwiceBelow(v)); }
-  VF sum, inverse, rest;  // sum = e
+  VF root, part, sum, inverse, rest;  // e = root + part; sum is its nearest
 
  private:
   static HWY_INLINE VF IfThenInfinite(VF v, VF otherwise) {
