@@ -405,7 +405,8 @@ void Compare(const double* expected, const double* scale, const float* actual, s
     const auto fine = hn::Or(nearest, hn::Or(none, flushed));
     const auto past = hn::And(hn::Ge(size, largest), hn::Lt(size, infinity));
     want = hn::IfThenElse(past, hn::Max(hn::Min(want, beyond), hn::Neg(beyond)), want);
-    got = hn::IfThenElse(past, hn::Max(hn::Min(got, beyond), hn::Neg(beyond)), got);
+    // A NaN stays one, also where the minimum of it and a number is the number.
+    got = hn::IfThenElse(hn::AndNot(hn::IsNaN(got), past), hn::Max(hn::Min(got, beyond), hn::Neg(beyond)), got);
     auto bits = hn::ShiftRight<52>(hn::BitCast(i64, hn::Abs(hn::LoadU(d, scale + i))));
     bits = hn::Min(hn::Max(bits, hn::Set(i64, 1023 - 126)), hn::Set(i64, 2046));
     const V spacing = hn::BitCast(d, hn::ShiftLeft<52>(hn::Sub(bits, hn::Set(i64, 23))));
