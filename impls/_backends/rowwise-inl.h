@@ -29,9 +29,9 @@ HWY_INLINE VF LoadUpTo(const T* p, size_t count) {
 // What a lambda needs that is called for every vector: GCC makes calls of long ones otherwise.
 #define ULPROOF_EACH HWY_ATTR __attribute__((always_inline))
 
-// Calls f(i, count) for the n elements of a row, a vector at a time, and stores what it returns; after each whole vector, and_then().
-template <class T, class F, class And>
-HWY_INLINE void WriteRow(bool past, T* out, size_t n, const F& f, const And& and_then) {
+// Calls f(i, count) for the n elements of a row, a vector at a time, and stores what it returns.
+template <class T, class F>
+HWY_INLINE void WriteRow(bool past, T* out, size_t n, const F& f) {
   const auto part = [&f, out](size_t begin, size_t count) HWY_ATTR __attribute__((noinline)) {
     StorePart(f(begin, count), out + begin, count);
   };
@@ -49,22 +49,15 @@ HWY_INLINE void WriteRow(bool past, T* out, size_t n, const F& f, const And& and
     } else {
       Store(v, out + i);
     }
-    and_then();
   }
   if (i < n) part(i, n - i);
 }
-template <class T, class F>
-HWY_INLINE void WriteRow(bool past, T* out, size_t n, const F& f) {
-  WriteRow(past, out, n, f, []() ULPROOF_EACH {});
-}
-
 // Rows as if they lay close: those whose elements are apart go through a buffer.
 template <class T>
 class CloseRow {
  public:
   CloseRow(const Strided& array, size_t n)
       : array_(array), n_(n), apart_(array.step != ptrdiff_t(sizeof(T)) ? n : 0) {}
-  bool Apart() const { return !apart_.empty(); }
   const T* Read(size_t row) {
     const char* p = array_.Row(row);
     if (apart_.empty()) return reinterpret_cast<const T*>(p);
@@ -101,36 +94,25 @@ inline void ScatterGradients(const Parameter (&to)[2], const double* from) {
 }
 
 // An Op has kInputs, one output, kSums, a Scratch(n), and
-//   template <class T> void Row(const T* const* in, const T* const* next, bool past, T* out, size_t n, Scratch&, double* sums) const
-// which sets this row's sums; they are added in the order of the rows. `next` is the row that comes next, or null.
+//   template <class T> void Row(const T* const* in, bool past, T* out, size_t n, Scratch&, double* sums) const
+// which sets this row's sums; they are added in the order of the rows.
 template <class Op, class T>
 void RunRows(const Sweep& sweep) {
   float learned[kMostLearned];
   GatherLearned(sweep.learned, learned);
   const Op op(Arguments{learned, sweep.scalars, 0});
   std::vector<double> sums(sweep.rows * Op::kSums);
-  // Several rows a task, for what is known of the next one; but no fewer tasks than threads.
-  const size_t some = std::max<size_t>(8, (size_t{1} << 16) / std::max<size_t>(1, sweep.n));
-  const size_t together = std::max<size_t>(1, std::min(some, sweep.rows / (4 * sweep.threads)));
+  const size_t together = std::max<size_t>(1, (size_t{1} << 16) / std::max<size_t>(1, sweep.n));
   const size_t tasks = (sweep.rows + together - 1) / together;
   const auto task = [&](size_t index) HWY_ATTR {
     std::vector<CloseRow<T>> in;
-    bool close = true;
-    for (size_t k = 0; k < Op::kInputs; ++k) {
-      in.emplace_back(sweep.inputs[k], sweep.n);
-      close = close && !in[k].Apart();
-    }
+    for (size_t k = 0; k < Op::kInputs; ++k) in.emplace_back(sweep.inputs[k], sweep.n);
     CloseRow<T> out(sweep.outputs[0], sweep.n);
     typename Op::Scratch scratch(sweep.n);
-    const size_t end = std::min(sweep.rows, (index + 1) * together);
-    for (size_t row = index * together; row < end; ++row) {
-      const T *from[Op::kInputs], *next[Op::kInputs];
-      for (size_t k = 0; k < Op::kInputs; ++k) {
-        from[k] = in[k].Read(row);
-        if (close && row + 1 < end) next[k] = in[k].Read(row + 1);
-      }
-      op.Row(from, close && row + 1 < end ? next : nullptr, sweep.past, out.Write(row), sweep.n, scratch,
-             sums.data() + row * Op::kSums);
+    for (size_t row = index * together; row < std::min(sweep.rows, (index + 1) * together); ++row) {
+      const T* from[Op::kInputs];
+      for (size_t k = 0; k < Op::kInputs; ++k) from[k] = in[k].Read(row);
+      op.Row(from, sweep.past, out.Write(row), sweep.n, scratch, sums.data() + row * Op::kSums);
       out.Done(row);
     }
     if (sweep.past) hwy::FlushStream();

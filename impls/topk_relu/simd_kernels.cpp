@@ -71,7 +71,7 @@ struct TopkRelu {
   explicit TopkRelu(const Arguments& arguments) : k(size_t(arguments.scalars[0])) {}
 
   template <class T>
-  void Row(const T* const* in, const T* const*, bool past, T* out, size_t n, Candidates& scratch, double*) const {
+  void Row(const T* const* in, bool past, T* out, size_t n, Candidates& scratch, double*) const {
     const T *x = in[0], *value = in[kIn - 1];
     // What reaches the bound is kept; of several that are equal to it the first `room`, where not all.
     int32_t bound = 1;

@@ -54,7 +54,7 @@ struct TopkReluApprox {
   explicit TopkReluApprox(const Arguments& arguments) : k(size_t(arguments.scalars[0])), recall(arguments.scalars[1]) {}
 
   template <class T>
-  void Row(const T* const* in, const T* const*, bool past, T* out, size_t n, Leaders& scratch, double*) const {
+  void Row(const T* const* in, bool past, T* out, size_t n, Leaders& scratch, double*) const {
     const T *x = in[0], *value = in[kIn - 1];
     std::vector<int32_t>&ranks = scratch.ranks, &leaders = scratch.leaders;
     const size_t buckets = BucketsOf(k, n, recall), count = buckets ? buckets : n;
@@ -113,7 +113,7 @@ struct TopkReluStat {
   explicit TopkReluStat(const Arguments& arguments) : k(size_t(arguments.scalars[0])) {}
 
   template <class T>
-  void Row(const T* const* in, const T* const*, bool past, T* out, size_t n, Deviations& scratch, double*) const {
+  void Row(const T* const* in, bool past, T* out, size_t n, Deviations& scratch, double*) const {
     const T *x = in[0], *value = in[kIn - 1];
     if (std::isnan(scratch.z)) scratch.z = DeviationsOf(k, n);
     const double mean = Sum(x, n, [](VD v) HWY_ATTR { return v; }) / double(n);
