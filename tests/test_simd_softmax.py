@@ -93,6 +93,23 @@ def test_rows_that_one_element_dominates(implementation: Implementation, isa: st
 
 
 @EVERY_ISA
+@EVERY_VARIANT
+def test_rows_whose_roundings_add_up(implementation: Implementation, isa: str) -> None:
+    """The same vectors again and again: small ones that a sum in float32 loses beside the large one, or all alike."""
+    lanes, least = {"avx512": 16}.get(isa, 8), 0.49 * 2.0**-23
+    absorbed = np.repeat([1, least, least / 2, least / 4, least / 8], [1, 1, 2, 4, 8])
+    pairs = np.array([1, least / 2])
+    rng = np.random.default_rng(0)
+    for n in (4096, 16384, 65536):
+        for largest in (0.0094, 0.1014, 0.65, 0.6643):
+            for weights in (absorbed, pairs, np.ones(1)):
+                period = np.repeat(largest + np.log(weights), lanes)
+                x = np.resize(period, n).astype(np.float32)
+                x[rng.integers(0, n, 96)] = rng.uniform(-20, -1, 96)
+                assert error(x, run(implementation, x, isa=isa)) <= 2.0, (n, largest, len(weights))
+
+
+@EVERY_ISA
 def test_a_row_of_2_to_the_26(isa: str) -> None:
     """Equal elements make the published float32 lane sums stagnate; a float64 sum of 4096 different ones is the oracle."""
     pattern = (10 * np.random.default_rng(0).standard_normal(4096)).astype(np.float32)

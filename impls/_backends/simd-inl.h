@@ -393,7 +393,12 @@ class BasicSumExponential {
 
   struct Product {
     VF root, part, tail;  // the rest is part * tail
+    VF k;                 // by which the root was looked up
     HWY_INLINE VF Whole() const { return hn::MulAdd(part, tail, root); }
+    // What the root lacks of the exact one, where it was not corrected.
+    HWY_INLINE VF Lacking() const {
+      return hn::Mul(root, BasicReduction<kShifted>::Entry(hn::Load(f32, kSumRoots.error), k));
+    }
   };
   struct Parts {
     VF root, rest;
@@ -412,7 +417,7 @@ class BasicSumExponential {
     VF t = reduction_.Rest(v, whole);
     if constexpr (kCorrect) t = hn::Add(t, reduction_.Entry(errors_, k));
     const VF root = reduction_.template Root<true>(k, whole);
-    return {root, hn::Mul(root, t), reduction_.Tail(t)};
+    return {root, hn::Mul(root, t), reduction_.Tail(t), k};
   }
   HWY_INLINE Parts operator()(VF x) const {
     const Product e = Factors(x);
@@ -435,6 +440,10 @@ class DoubleSum {
   HWY_INLINE void Add(VF v) {
     low_ = hn::Add(low_, hn::PromoteTo(f64, hn::LowerHalf(v)));
     high_ = hn::Add(high_, hn::PromoteTo(f64, hn::UpperHalf(hn::Half<F32>(), v)));
+  }
+  HWY_INLINE void Add(const DoubleSum& other) {
+    low_ = hn::Add(low_, other.low_);
+    high_ = hn::Add(high_, other.high_);
   }
   HWY_INLINE VD Lanes() const { return hn::Add(low_, high_); }
   HWY_INLINE double Total() const { return hn::GetLane(hn::SumOfLanes(f64, Lanes())); }

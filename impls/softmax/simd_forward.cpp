@@ -18,7 +18,6 @@
 #include <hwy/cache_control.h>
 
 #include <atomic>
-#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -39,6 +38,7 @@ constexpr size_t kPart = 256;               // elements that are summed on their
 constexpr size_t kBuffer = size_t{1} << 16;  // elements of a row whose exponentials wait in a buffer when results are streamed
 constexpr size_t kSample = 512;
 constexpr double kStoredUnit = kScales ? 0x1p24 : 0x1p40;
+constexpr double kBias = 0x1p-26;      // of a sum; more would be felt
 constexpr double kTooSmall = 0x1p-15;  // a sum below this was measured from a reference that is too high
 
 // ---- sweeps over a block. Functions come by value, so that their constants stay in registers.
@@ -73,17 +73,19 @@ HWY_INLINE double SumBlock(E exponential, const T* HWY_RESTRICT x, float* HWY_RE
   return sum.Total();
 }
 
-// The same of kCount vectors, each rounded, as a tree of float additions.
-template <size_t kCount, bool kStore, bool kStream, class T, class E>
-HWY_INLINE VF SumTree(const E& exponential, const T* x, float* e) {
+// The same of kCount vectors, each rounded, as a tree of float additions. each(product) sees them before they are rounded.
+template <size_t kCount, bool kStore, bool kStream, class T, class E, class Each>
+HWY_INLINE VF SumTree(const E& exponential, const T* x, float* e, const Each& each) {
   if constexpr (kCount == 1) {
-    const VF v = exponential.Factors(Load(x)).Whole();
+    const auto product = exponential.Factors(Load(x));
+    each(product);
+    const VF v = product.Whole();
     Keep<kStore, kStream>(v, e);
     return v;
   } else {
     constexpr size_t kHalf = kCount / 2;
-    const VF first = SumTree<kHalf, kStore, kStream>(exponential, x, e);
-    return hn::Add(first, SumTree<kHalf, kStore, kStream>(exponential, x + kHalf * kLanes, e + kHalf * kLanes));
+    const VF first = SumTree<kHalf, kStore, kStream>(exponential, x, e, each);
+    return hn::Add(first, SumTree<kHalf, kStore, kStream>(exponential, x + kHalf * kLanes, e + kHalf * kLanes, each));
   }
 }
 
@@ -98,20 +100,80 @@ HWY_INLINE VF AddTree(const float* e) {
   }
 }
 
-// SumBlock in about two thirds of its time. What is rounded on the way is off by less than 2^-23 of the sum where few
-// elements outweigh the others, and far less otherwise.
+// Which trees of a row are summed exactly too: one of `every`, a power of two, at a place that has no period.
+struct Samples {
+  HWY_INLINE explicit Samples(size_t n) {
+    while (every < 64 && (kLanes == 16 ? 8 : 16) * every * kTree * kLanes <= n) every *= 2;
+  }
+  HWY_INLINE bool Has(size_t tree) const {
+    return (tree & (every - 1)) == (uint32_t(tree / every) * 0x9E3779B9u >> 26 & (every - 1));
+  }
+  size_t every = 1;
+};
+
+// The rough sum of a part of a row, and how far it is from the exact one where that was sampled.
+struct RoughSum {
+  double sum = 0.0;
+  double sampled = 0.0, lacking = 0.0, squares = 0.0;
+};
+
+// A tree's products, summed exactly.
+class Sample {
+ public:
+  HWY_INLINE Sample() : rest_(hn::Zero(f32)) {}
+  template <class Product>
+  HWY_INLINE void Add(const Product& e) {
+    sum_.Add(e.root);
+    rest_ = hn::MulAdd(e.part, e.tail, rest_);
+    if constexpr (kCorrected) rest_ = hn::Add(rest_, e.Lacking());
+  }
+  HWY_INLINE VD Lanes() {
+    sum_.Add(rest_);
+    return sum_.Lanes();
+  }
+
+ private:
+  DoubleSum sum_;
+  VF rest_;
+};
+
+// SumBlock in about two thirds of its time. The roundings on the way outweigh each other, as a rule: a tree may be off by
+// 5 * 2^-24 of its sum, and trees that are alike by as much together, which samples show (but for a row that is built to hide
+// it from them).
 template <bool kStore, bool kStream, class T, class E>
-HWY_INLINE double SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RESTRICT e, size_t n) {
+HWY_INLINE RoughSum SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RESTRICT e, size_t n, size_t tree,
+                               Samples samples) {
+  const auto unseen = [](const auto&) HWY_ATTR {};
   DoubleSum sum;
-  size_t i = 0;
-  for (; i + kTree * kLanes <= n; i += kTree * kLanes) sum.Add(SumTree<kTree, kStore, kStream>(exponential, x + i, e + i));
-  for (; i + kLanes <= n; i += kLanes) sum.Add(SumTree<1, kStore, kStream>(exponential, x + i, e + i));
+  VD sampled = hn::Zero(f64), lacking = sampled, squares = sampled;
+  size_t i = 0, samples_seen = 0;
+  for (; i + kTree * kLanes <= n; i += kTree * kLanes, ++tree) {
+    if (HWY_LIKELY(!samples.Has(tree))) {
+      sum.Add(SumTree<kTree, kStore, kStream>(exponential, x + i, e + i, unseen));
+    } else {
+      Sample exact;
+      DoubleSum rough;
+      rough.Add(SumTree<kTree, kStore, kStream>(exponential, x + i, e + i,
+                                                [&](const auto& product) HWY_ATTR { exact.Add(product); }));
+      const VD lanes = rough.Lanes(), lack = hn::Sub(exact.Lanes(), lanes);
+      sum.Add(rough);
+      sampled = hn::Add(sampled, lanes), lacking = hn::Add(lacking, lack), squares = hn::MulAdd(lack, lack, squares);
+      ++samples_seen;
+    }
+  }
+  for (; i + kLanes <= n; i += kLanes) sum.Add(SumTree<1, kStore, kStream>(exponential, x + i, e + i, unseen));
   if (i < n) {
     const VF v = exponential.Factors(LoadPart(x + i, n - i, -60000.0f)).Whole();
     sum.Add(v);
     if constexpr (kStore) StorePart(v, e + i, n - i);
   }
-  return sum.Total();
+  RoughSum result;
+  result.sum = sum.Total();
+  if (samples_seen > 0) {
+    const auto total = [](VD v) HWY_ATTR { return hn::GetLane(hn::SumOfLanes(f64, v)); };
+    result.sampled = total(sampled), result.lacking = total(lacking), result.squares = total(squares);
+  }
+  return result;
 }
 
 // SumRoughly of exponentials that it stored, but for those of kPart elements whose sum is above `heavy`: SumBlock of these.
@@ -201,39 +263,57 @@ HWY_NOINLINE float MaxOf(const T* x, size_t n, size_t threads) {
 }
 
 // The sum of e^(x_i - shift) / 2^power, times factor and SumExponential::kFactor. A long row is summed roughly, part by part,
-// and then the parts that matter most once more, exactly.
+// and then the parts that matter most once more, exactly; or all of it, when the samples say that its roundings add up.
 template <bool kShifted, bool kStore, bool kStream, class T>
 HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x, float* e, size_t n, size_t threads) {
   const BasicSumExponential<kShifted> exact(reference, factor);
   if (n <= 8 * kPart) return SumBlock<kStore, kStream>(exact, x, e, n);
   const BasicSumExponential<kShifted, false, false> plain(reference, factor);
   const BasicSumExponential<kShifted, false> floored(reference, factor);
+  const Samples samples(n);
   size_t size = kPart;
   while (size < (kStore ? kBlock : kBlock / 4) && size < n / 64) size *= 2;
   std::atomic<bool> masked = false;  // what had to be done once had better be done at once
-  std::vector<double> parts((n + size - 1) / size);
+  std::vector<RoughSum> parts((n + size - 1) / size);
   EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR {
     for (size_t i = begin; i < begin + count; i += size) {
-      double& part = parts[i / size];
-      const size_t some = std::min(size, begin + count - i);
+      RoughSum& part = parts[i / size];
+      const size_t some = std::min(size, begin + count - i), tree = i / (kTree * kLanes);
       if (!masked.load(std::memory_order_relaxed)) {
-        part = SumRoughly<kStore, kStream>(plain, x + i, e + i, some);
-        if (!kScales || part <= kLargest) continue;
+        part = SumRoughly<kStore, kStream>(plain, x + i, e + i, some, tree, samples);
+        if (!kScales || part.sum <= kLargest) continue;
         masked.store(true, std::memory_order_relaxed);
       }
-      part = SumRoughly<kStore, kStream>(floored, x + i, e + i, some);
+      part = SumRoughly<kStore, kStream>(floored, x + i, e + i, some, tree, samples);
     }
   });
-  const double sum = std::accumulate(parts.begin(), parts.end(), 0.0);
+  const auto total = [&] {
+    double sum = 0.0;
+    for (const RoughSum& part : parts) sum += part.sum;
+    return sum;
+  };
+  const double sum = total();
   if (!(sum < kTooLarge * SumExponential::kFactor)) return sum;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i] > sum / 8) {
-      const size_t begin = i * size, count = std::min(size, n - begin);
-      parts[i] = kStore && count > kPart ? SumFromStored(exact, x + begin, e + begin, count, sum / 8)
-                                         : SumBlock<false, false>(exact, x + begin, e, count);
-    }
+  RoughSum light;
+  for (const RoughSum& part : parts) {
+    if (part.sum > sum / 8) continue;
+    light.sampled += part.sampled, light.lacking += part.lacking, light.squares += part.squares;
   }
-  return std::accumulate(parts.begin(), parts.end(), 0.0);
+  // Not when it is a few elements that the difference comes from.
+  const bool biased = std::fabs(light.lacking) > kBias * light.sampled && light.lacking * light.lacking > 6 * light.squares;
+  EachBlock(n, biased ? threads : 1, false, [&](size_t begin, size_t block) HWY_ATTR {
+    for (size_t i = begin; i < begin + block; i += size) {
+      double& part = parts[i / size].sum;
+      const size_t count = std::min(size, begin + block - i);
+      if (biased) {
+        part = SumBlock<false, false>(exact, x + i, e, count);
+      } else if (part > sum / 8) {
+        part = kStore && count > kPart ? SumFromStored(exact, x + i, e + i, count, sum / 8)
+                                       : SumBlock<false, false>(exact, x + i, e, count);
+      }
+    }
+  });
+  return total();
 }
 
 template <bool kStream, class Function, class S, class T>
