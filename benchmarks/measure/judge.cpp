@@ -43,6 +43,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kLargest = 0x1.fffffep127, kBeyond = 0x1p128;
+constexpr double kRounded = 0x1.fffffefffffffp127;  // the largest that is not rounded to infinity
 constexpr double kLimit = 1e43;  // stands for infinity
 
 // Formulas are written once, for a vector of doubles and for one double.
@@ -145,7 +146,7 @@ template <class T>
 Truth<T> Value(T y, T terms) { return {y, Max(Abs(y), terms)}; }
 template <class T>
 Truth<T> Slope(T slope, T terms) {  // beyond float32 it is infinite
-  const T y = slope * If(T(kLargest) < Abs(slope), T(kInfinity), T(1.0));
+  const T y = slope * If(T(kRounded) < Abs(slope), T(kInfinity), T(1.0));
   return {y, Max(Abs(y), terms * T(0.5))};
 }
 template <class T>

@@ -301,7 +301,14 @@ struct Rational {
     if (HWY_LIKELY(!AnyAbove(kAccurate, x))) return Value(f32, x);
     return HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return Value(f64, v); });
   }
-  HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const { return SlopeOf(*this, x, dy, sums); }
+  HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const {
+    if constexpr (kVersion == 'C') {  // the derivative jumps where the sum is 0: a float may be on the wrong side of it
+      const VF square = hn::Mul(x, x), sum = Estrin(f32, x, square, q);
+      const VF close = hn::Mul(Set(0x1p-20f), hn::Max(Set(1.0f), hn::Mul(square, square)));
+      if (HWY_UNLIKELY(!hn::AllFalse(f32, hn::Lt(hn::Abs(sum), close)))) return LargeSlopeOf(*this, x, dy, sums.all);
+    }
+    return SlopeOf(*this, x, dy, sums);
+  }
 
   // Of db_j, the sign that -P / Q^2 and b_j give it.
   HWY_INLINE double Unit(size_t k) const { return double(kTermUnit) * (k < kNumerator ? 1.0 : -sign[k - kNumerator]); }

@@ -22,7 +22,7 @@ Array = Any  # float64, of NumPy or of torch
 Formula = Callable[..., Any]
 
 LIMIT = 1e43  # stands for infinity: infinite in float32, while its seventh power is a float64 number
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+OVERFLOW = 2.0**128 - 2.0**103  # what is rounded to infinity in float32
 # A parameter's gradient is a sum whose terms were rounded a few times each: its unit is an ULP of 16 times their magnitudes.
 TERMS = 16
 
@@ -86,7 +86,7 @@ def backward(derivatives: Formula) -> Formula:
     def oracle(x: Array, dy: Array, *parameters: Array, **params: Any) -> tuple[Array, ...]:
         found = derivatives(limited(x), *parameters, **params)
         slope, *partials = found if isinstance(found, tuple) else (found,)
-        slope = slope * where(abs(slope) > FLOAT32_MAX, math.inf, 1.0)
+        slope = slope * where(abs(slope) >= OVERFLOW, math.inf, 1.0)
         return (dy * slope, *((dy * each).sum(-1) for each in partials))
 
     return oracle
