@@ -100,13 +100,16 @@ HWY_INLINE VF AddTree(const float* e) {
   }
 }
 
-// Which trees of a row are summed exactly too: one of `every`, a power of two, at a place that has no period.
+// Which trees of a row are summed exactly too: one of `every`, a power of two, at a place that has no period. 64 of them tell
+// enough of a long row.
 struct Samples {
   HWY_INLINE explicit Samples(size_t n) {
-    while (every < 64 && (kLanes == 16 ? 8 : 16) * every * kTree * kLanes <= n) every *= 2;
+    const size_t trees = n / (kTree * kLanes);
+    while (every < 64 ? (kLanes == 16 ? 8 : 16) * every <= trees : 128 * every <= trees) every *= 2;
   }
   HWY_INLINE bool Has(size_t tree) const {
-    return (tree & (every - 1)) == (uint32_t(tree / every) * 0x9E3779B9u >> 26 & (every - 1));
+    const uint32_t hash = uint32_t(tree / every) * 0x9E3779B9u;
+    return (tree & (every - 1)) == ((hash >> 26 | (hash >> 6 & ~uint32_t{63})) & (every - 1));
   }
   size_t every = 1;
 };
