@@ -511,7 +511,7 @@ def test_two_builds_take_turns(project: Any, monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_a_slow_head_is_slower(project: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
-    options = ("--margin", "20%", "--budget", "8", "--output", str(tmp_path / "run"))
+    options = ("--shape", "1x4096", "--margin", "20%", "--budget", "300", "--output", str(tmp_path / "run"))
     assert run(project, monkeypatch, "start..slow", *NUMPY, *options) == 1
     assert "slower: slow against start" in capsys.readouterr().out
 
