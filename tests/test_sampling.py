@@ -236,7 +236,8 @@ def test_untimed_calls_come_before_a_sample_and_waiting_is_taken_off() -> None:
     clock = Clock()
     heard: list[Any] = []
     waits = iter([0, 0, 0, 1_000_000_000])
-    sampler = running(clock.work(lambda now: 2.0, heard), 3, lambda: next(waits), clock.nanoseconds)
+    work = clock.work(lambda now: 2.0, heard)
+    sampler = running(work, [work] * 3, lambda: next(waits), clock.nanoseconds)
     assert sampler(2) == 2.0 and len(heard) == 5
     assert sampler(1) == 1.0 and len(heard) == 9
 

@@ -37,13 +37,15 @@ def hot(call: Call, clock: Callable[[], int] = time.perf_counter_ns) -> Sampler:
     return sample
 
 
-def running(call: Call, warm: int, waited: Callable[[], int], clock: Callable[[], int] = time.perf_counter_ns) -> Sampler:
-    """As ``hot``, with ``warm`` untimed calls; less the time in which the thread was ready to run and another had its core.
-    ``waited`` counts that, in nanoseconds."""
+def running(
+    call: Call, warm: Sequence[Call], waited: Callable[[], int], clock: Callable[[], int] = time.perf_counter_ns
+) -> Sampler:
+    """As ``hot``, after the untimed calls ``warm``; less the time in which the thread was ready to run and another had its
+    core. ``waited`` counts that, in nanoseconds."""
 
     def sample(calls: int) -> float:
-        for _ in repeat(None, warm):
-            call()
+        for each in warm:
+            each()
         before = waited()
         begin = clock()
         for _ in repeat(None, calls):
