@@ -96,7 +96,7 @@ def test_results_past_the_caches_are_the_same(name: str, pass_: str) -> None:
 @each_pass
 @pytest.mark.parametrize("n", [7, 16, 33, 64, 100, 300])
 def test_no_row_depends_on_its_neighbours(name: str, pass_: str, n: int) -> None:
-    """Short rows are taken in pairs; a NaN, which is taken otherwise, changes no bit of the row beside it."""
+    """Short rows are taken eight at a time; a NaN, which is taken otherwise, changes no bit of the row beside it."""
     inputs = made(name, pass_, "normal", 41, n, "float32")
     inputs[0][[2, 9, 20, 21], 0] = np.nan
     for isa in isas():

@@ -429,7 +429,7 @@ class BasicSumExponential {
   VF errors_;
 };
 using SumExponential = BasicSumExponential<true>;
-using NearExponential = BasicSumExponential<false>;
+using PlainExponential = BasicSumExponential<false, false>;  // near, and of roots as they are
 
 // ---- sums
 

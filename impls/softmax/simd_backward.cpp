@@ -15,69 +15,57 @@ HWY_BEFORE_NAMESPACE();
 namespace ulproof::HWY_NAMESPACE {
 namespace {
 
-using HalfF32 = hn::Half<F32>;
-
-// sum y dy
-template <class T>
-class Dot {
+// The sum of an array, or of the products of two. Of 16-bit numbers four are added in float, where products are exact.
+template <class T, size_t kFactors>
+class SumOf {
  public:
-  HWY_INLINE Dot(const T* y, const T* dy) : y_(y), dy_(dy) {}
+  template <class... Pointers>
+  HWY_INLINE explicit SumOf(Pointers... x) : x_{x...} {}
   HWY_INLINE void Add(size_t i) {
     if constexpr (sizeof(T) == 4) {
-      for (size_t v = 0; v < 4; ++v, i += kLanes) {
-        low_[v % 2] = hn::MulAdd(Wide(y_ + i), Wide(dy_ + i), low_[v % 2]);
-        high_[v % 2] = hn::MulAdd(Wide(y_ + i + kLanes / 2), Wide(dy_ + i + kLanes / 2), high_[v % 2]);
-      }
-    } else {  // the product of two 16-bit numbers is exact in float
-      const VF a = hn::Mul(Load(y_ + i), Load(dy_ + i));
-      const VF b = hn::MulAdd(Load(y_ + i + kLanes), Load(dy_ + i + kLanes), a);
-      const VF c = hn::Mul(Load(y_ + i + 2 * kLanes), Load(dy_ + i + 2 * kLanes));
-      AddVector(hn::Add(b, hn::MulAdd(Load(y_ + i + 3 * kLanes), Load(dy_ + i + 3 * kLanes), c)), hn::Set(f32, 1.0f));
+      AddQuads<4 * kLanes / kQuad>(i);
+    } else {
+      const VF low = hn::Add(Product(i), Product(i + kLanes)), high = hn::Add(Product(i + 2 * kLanes), Product(i + 3 * kLanes));
+      wide_.Add(hn::Add(low, high));
     }
   }
   HWY_INLINE void Add(size_t i, size_t count) {
-    if (count == kLanes) {
-      AddVector(Load(y_ + i), Load(dy_ + i));
+    if constexpr (sizeof(T) == 2) {
+      VF v = LoadPart(x_[0] + i, count, 0.0f);
+      if constexpr (kFactors == 2) v = hn::Mul(v, LoadPart(x_[1] + i, count, 0.0f));
+      wide_.Add(v);
+    } else if (count == kLanes) {
+      AddQuads<kLanes / kQuad>(i);
     } else {
-      AddVector(LoadPart(y_ + i, count, 0.0f), LoadPart(dy_ + i, count, 0.0f));
+      for (; count >= kQuad; i += kQuad, count -= kQuad) AddQuads<1>(i);
+      if (count > 0) sums_[0] = Plus(sums_[0], [=](const T* x) HWY_ATTR { return LoadQuad(x + i, count); });
     }
   }
-  HWY_INLINE VD Lanes() const { return hn::Add(hn::Add(low_[0], low_[1]), hn::Add(high_[0], high_[1])); }
-
- private:
-  static HWY_INLINE VD Wide(const T* p) { return hn::PromoteTo(f64, hn::LoadU(HalfF32(), reinterpret_cast<const float*>(p))); }
-  HWY_INLINE void AddVector(VF a, VF b) {
-    const HalfF32 half;
-    low_[0] = hn::MulAdd(hn::PromoteTo(f64, hn::LowerHalf(a)), hn::PromoteTo(f64, hn::LowerHalf(b)), low_[0]);
-    high_[0] =
-        hn::MulAdd(hn::PromoteTo(f64, hn::UpperHalf(half, a)), hn::PromoteTo(f64, hn::UpperHalf(half, b)), high_[0]);
+  HWY_INLINE VQ Lanes() const {
+    if constexpr (sizeof(T) == 2) return ToQuad(wide_.Lanes());
+    return hn::Add(hn::Add(sums_[0], sums_[1]), hn::Add(sums_[2], sums_[3]));
   }
 
-  const T *y_, *dy_;
-  VD low_[2] = {hn::Zero(f64), hn::Zero(f64)}, high_[2] = {hn::Zero(f64), hn::Zero(f64)};
-};
-
-// sum dy
-template <class T>
-class Plain {
- public:
-  HWY_INLINE explicit Plain(const T* dy) : dy_(dy) {}
-  HWY_INLINE void Add(size_t i) {
-    if constexpr (sizeof(T) == 4) {
-      for (size_t v = 0; v < 2; ++v, i += 2 * kLanes) sums_[v].Add(hn::Add(Load(dy_ + i), Load(dy_ + i + kLanes)));
-    } else {
-      const VF a = hn::Add(Load(dy_ + i), Load(dy_ + i + kLanes));
-      sums_[0].Add(hn::Add(a, hn::Add(Load(dy_ + i + 2 * kLanes), Load(dy_ + i + 3 * kLanes))));
+ private:
+  HWY_INLINE VF Product(size_t i) const {
+    if constexpr (kFactors == 1) return Load(x_[0] + i);
+    return hn::Mul(Load(x_[0] + i), Load(x_[kFactors - 1] + i));
+  }
+  template <class LoadOne>
+  HWY_INLINE VQ Plus(VQ sum, const LoadOne& load) const {
+    if constexpr (kFactors == 1) return hn::Add(sum, load(x_[0]));
+    return hn::MulAdd(load(x_[0]), load(x_[kFactors - 1]), sum);
+  }
+  template <size_t kCount>
+  HWY_INLINE void AddQuads(size_t i) {
+    for (size_t q = 0; q < kCount; ++q, i += kQuad) {
+      sums_[q % 4] = Plus(sums_[q % 4], [=](const T* x) HWY_ATTR { return LoadQuad(x + i); });
     }
   }
-  HWY_INLINE void Add(size_t i, size_t count) {
-    sums_[0].Add(count == kLanes ? Load(dy_ + i) : LoadPart(dy_ + i, count, 0.0f));
-  }
-  HWY_INLINE VD Lanes() const { return hn::Add(sums_[0].Lanes(), sums_[1].Lanes()); }
 
- private:
-  const T* dy_;
-  DoubleSum sums_[2];
+  const T* x_[kFactors];
+  VQ sums_[4] = {hn::Zero(quad), hn::Zero(quad), hn::Zero(quad), hn::Zero(quad)};
+  DoubleSum wide_;
 };
 
 // y (dy - s), with one rounding of the difference and one of the result
@@ -92,32 +80,26 @@ class Centred {
   VF high_, rest_;
 };
 
-template <bool kStream>
-struct ShortSoftmax {
-  static constexpr Short kShorts = Short::kAlone;
-  template <class T>
-  HWY_INLINE void Alone(const T* const* inputs, T* dx, size_t n) const {
-    const T *y = inputs[0], *dy = inputs[1];
-    const double s = hn::GetLane(hn::SumOfLanes(f64, SumLanes(Dot<T>(y, dy), n)));
-    MapBlock<kStream>(Centred(TwoFloats(s)), n, dx, y, dy);
-  }
-};
-
-// factor * e^x for a factor of either sign and ordinary size, or 0, and x up to kLimit; exactly 0 for -inf. The exponential
-// is the same for all rows, and the factor, in two floats, multiplies its two parts. Top() is the largest x seen.
+// factor * e^x for a factor of either sign and ordinary size, or 0, and x up to kLimit; exactly 0 for -inf. The factor, in two
+// floats, multiplies the exponential's two parts. Top() is the largest x seen.
 class Factored {
  public:
   static constexpr float kFill = 0.0f;  // not -inf: products that underflow are slow
   static constexpr double kBias = 0x1p50;  // so that the exponential's floor, 2^-125, ends as 0
   static constexpr double kLimit = 50.0;   // e^kLimit is below 2^126 / kBias
-  static NearExponential Shared() { return NearExponential(Reference{}, kBias); }
+  static constexpr double kUnit = 1.0 / (kBias * PlainExponential::kFactor);
   static bool Takes(double factor) { return factor == 0.0 || (std::fabs(factor) > 0x1p-50 && std::fabs(factor) < 0x1p24); }
-
-  HWY_INLINE Factored(const NearExponential& shared, double factor) : exponential_(shared), top_(hn::Set(f32, -kInfinity)) {
-    const TwoFloats scaled(factor * (1.0 / (kBias * NearExponential::kFactor)));
-    high_ = hn::Set(f32, scaled.high);
-    low_ = hn::Set(f32, scaled.low);
+  static HWY_INLINE bool TakesAll(VQ factors) {
+    const VQ size = hn::Abs(factors);
+    const auto fits = hn::And(hn::Gt(size, hn::Set(quad, 0x1p-50)), hn::Lt(size, hn::Set(quad, 0x1p24)));
+    return hn::AllTrue(quad, hn::Or(fits, hn::Eq(size, hn::Zero(quad))));
   }
+
+  // The factor comes times kUnit.
+  HWY_INLINE explicit Factored(const TwoFloats& scaled) : exponential_(Reference{}, kBias), top_(hn::Set(f32, -kInfinity)) {
+    Scale(scaled);
+  }
+  HWY_INLINE void Scale(const TwoFloats& scaled) { high_ = hn::Set(f32, scaled.high), low_ = hn::Set(f32, scaled.low); }
   HWY_INLINE VF operator()(VF x) {
     top_ = hn::Max(x, top_);
     const auto parts = exponential_(x);
@@ -128,7 +110,7 @@ class Factored {
   HWY_INLINE bool Within() const { return hn::AllFalse(f32, hn::Gt(top_, hn::Set(f32, float(kLimit)))); }
 
  private:
-  NearExponential exponential_;
+  PlainExponential exponential_;
   VF high_, low_, top_;
 };
 
@@ -167,6 +149,8 @@ class Plus {
   HWY_INLINE VF operator()(VF y, VF dy) { return hn::Add(dy, term_(y)); }
   double Top() const { return term_.Top(); }
   double Limit() const { return term_.Limit(); }
+  HWY_INLINE void Scale(const TwoFloats& scaled) { term_.Scale(scaled); }
+  HWY_INLINE bool Within() const { return term_.Within(); }
 
  private:
   Term term_;
@@ -199,103 +183,54 @@ HWY_NOINLINE void MapSlowly(size_t n, T* y, const Function& function, const Inpu
   for (size_t i = 0; i < n; ++i) SetScalar(float(function(double(GetScalar(x + i))...)), y + i);
 }
 
-template <bool kStream>
-struct ShortLogSoftmax {
-  static constexpr Short kShorts = Short::kPairs;
-  static constexpr bool kStreams = kStream;
-  template <size_t kCount, class T>
-  HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
-    double s[2];
-    bool good = true;
-    if constexpr (kCount == 0) {
-      AddUp(SumLanes(Plain<T>(inputs[0][1]), n), SumLanes(Plain<T>(inputs[1][1]), n), s);
-      for (size_t r = 0; r < count && good; ++r) {
-        good = Factored::Takes(s[r]);
-        if (!good) break;
-        const Plus<Factored> function(Factored(shared, -s[r]));
-        good = MapBlock<kStream>(function, n, outputs[r], inputs[r][0], inputs[r][1]) <= function.Limit();
-      }
-    } else {
-      VF y[2][kCount], dy[2][kCount];
-      VD sums[2];
-      for (size_t r = 0; r < 2; ++r) {
-        LoadRow(inputs[r][0], n, Factored::kFill, y[r]), LoadRow(inputs[r][1], n, 0.0f, dy[r]);
-        DoubleSum sum;
-        for (size_t k = 0; k < kCount; k += 2) sum.Add(k + 1 < kCount ? hn::Add(dy[r][k], dy[r][k + 1]) : dy[r][k]);
-        sums[r] = sum.Lanes();
-      }
-      AddUp(sums[0], sums[1], s);
-      for (size_t r = 0; r < 2; ++r) {
-        Factored term(shared, -s[r]);
-        for (size_t k = 0; k < kCount; ++k) dy[r][k] = hn::Add(dy[r][k], term(y[r][k]));
-        good = good && Factored::Takes(s[r]) && term.Within();
-      }
-      if (!good) return false;
-      for (size_t r = 0; r < 2; ++r) StoreRow(dy[r], outputs[r], n);
-    }
-    return good;
-  }
-  const NearExponential& shared;
-};
-
-template <bool kStream>
-struct ShortLogSumExp {
-  static constexpr Short kShorts = Short::kPairs;
-  static constexpr bool kStreams = kStream;
-  template <size_t kCount, class T>
-  HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
-    for (size_t r = 0; r < count; ++r) {
-      const double lse = GetScalar(inputs[r][1]), dlse = GetScalar(inputs[r][2]);
-      if (!(std::fabs(lse) < 512.0)) return false;
-      const double factor = dlse * ShortExp(-lse);
-      if (!Factored::Takes(factor)) return false;
-      Factored function(shared, factor);
-      if constexpr (kCount == 0) {
-        if (!(MapBlock<kStream>(function, n, outputs[r], inputs[r][0]) <= function.Limit())) return false;
-      } else {
-        VF x[kCount];
-        LoadRow(inputs[r][0], n, Factored::kFill, x);
-        for (VF& v : x) v = function(v);
-        if (!function.Within()) return false;
-        StoreRow(x, outputs[r], n);
-      }
-    }
-    return true;
-  }
-  const NearExponential& shared;
-};
-
 template <class T, bool kStream>
 void SoftmaxRows(const Pass& pass) {
   const size_t n = pass.n;
   const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T *y = inputs[0], *dy = inputs[1];
-    const double s = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return Dot<T>(y + begin, dy + begin); });
+    const double s = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return SumOf<T, 2>(y + begin, dy + begin); });
     MapRow<kStream>(Centred(TwoFloats(s)), n, threads, dx, y, dy);
   };
-  EachRow<T, 2, true>(pass, row, ShortSoftmax<kStream>());
+  const auto together = [](const auto& rows) HWY_ATTR {
+    const TwoFloatsPerRow s(rows.Sums([&](size_t r) HWY_ATTR { return SumOf<T, 2>(rows.Input(r, 0), rows.Input(r, 1)); }));
+    for (size_t r = 0; r < rows.kCount; ++r) {
+      Centred function(s[r]);
+      MapBlock<kStream>(function, rows.n, rows.Output(r), rows.Input(r, 0), rows.Input(r, 1));
+    }
+    return true;
+  };
+  EachRow<T, 2, true>(pass, row, together);
 }
 
 template <class T, bool kStream>
 void LogSoftmaxRows(const Pass& pass) {
-  const NearExponential shared = Factored::Shared();
   const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T *y = inputs[0], *dy = inputs[1];
     const size_t n = pass.n;
-    const double s = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return Plain<T>(dy + begin); });
+    const double s = SumRow(n, threads, [&](size_t begin) HWY_ATTR { return SumOf<T, 1>(dy + begin); });
     if (Factored::Takes(s)) {
-      if (MapWithin<kStream>(Plus<Factored>(Factored(shared, -s)), n, threads, dx, y, dy)) return;
+      if (MapWithin<kStream>(Plus<Factored>(Factored(TwoFloats(-s * Factored::kUnit))), n, threads, dx, y, dy)) return;
     } else if (std::isfinite(s)) {
       if (MapWithin<false>(Plus<Folded>(Folded(0.0f, -s)), n, threads, dx, y, dy)) return;
     }
     MapSlowly(n, dx, [s](double y, double dy) { return dy - std::exp(y) * s; }, y, dy);
   };
-  EachRow<T, 2, true>(pass, row, ShortLogSoftmax<kStream>{shared});
+  const auto together = [](const auto& rows) HWY_ATTR {
+    const auto s = rows.Sums([&](size_t r) HWY_ATTR { return SumOf<T, 1>(rows.Input(r, 1)); });
+    if (!s.All(Factored::TakesAll)) return false;
+    const TwoFloatsPerRow scaled(s.Each([](VQ v) HWY_ATTR { return hn::Mul(v, hn::Set(quad, -Factored::kUnit)); }));
+    Plus<Factored> function{Factored(scaled[0])};
+    for (size_t r = 0; r < rows.kCount; ++r) {
+      function.Scale(scaled[r]);
+      MapBlock<kStream>(function, rows.n, rows.Output(r), rows.Input(r, 0), rows.Input(r, 1));
+    }
+    return function.Within();
+  };
+  EachRow<T, 2, true>(pass, row, together);
 }
 
 template <class T, bool kStream>
 void LogSumExpRows(const Pass& pass) {
-  const NearExponential shared = Factored::Shared();
   const auto row = [&](const T* const* inputs, T* dx, size_t threads) HWY_ATTR {
     const T* x = inputs[0];
     const size_t n = pass.n;
@@ -304,13 +239,24 @@ void LogSumExpRows(const Pass& pass) {
     const bool near = std::fabs(lse) < 512.0;
     const double factor = near ? dlse * ShortExp(-lse) : dlse;
     if (near && Factored::Takes(factor)) {
-      if (MapWithin<kStream>(Factored(shared, factor), n, threads, dx, x)) return;
+      if (MapWithin<kStream>(Factored(TwoFloats(factor * Factored::kUnit)), n, threads, dx, x)) return;
     } else if (std::isfinite(lse) && std::isfinite(dlse)) {
       if (MapWithin<false>(Folded(near ? 0.0f : float(lse), factor), n, threads, dx, x)) return;
     }
     MapSlowly(n, dx, [=](double x) { return std::exp(x - lse) * dlse; }, x);
   };
-  EachRow<T, 1, true>(pass, row, ShortLogSumExp<kStream>{shared});
+  const auto together = [](const auto& rows) HWY_ATTR {
+    Factored function(TwoFloats(0.0));
+    for (size_t r = 0; r < rows.kCount; ++r) {
+      const double lse = GetScalar(rows.Input(r, 1)), dlse = GetScalar(rows.Input(r, 2));
+      const double factor = dlse * ShortExp(-lse);
+      if (!(std::fabs(lse) < 512.0 && Factored::Takes(factor))) return false;
+      function.Scale(TwoFloats(factor * Factored::kUnit));
+      MapBlock<kStream>(function, rows.n, rows.Output(r), rows.Input(r));
+    }
+    return function.Within();
+  };
+  EachRow<T, 1, true>(pass, row, together);
 }
 
 template <class T, bool kStream>

@@ -18,16 +18,8 @@ constexpr size_t kSample = 512;
 constexpr double kTooLarge = 0x1p100;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// Adds the first `count` lanes. (The others could be exponentials of -inf instead, but the products that underflow then are
-// slow.)
-template <class Parts>
-HWY_INLINE void AddFirst(DoubleSum& sum, const Parts& parts, size_t count) {
-  const auto mask = hn::FirstN(f32, count);
-  sum.Add(hn::IfThenElseZero(mask, parts.root)), sum.Add(hn::IfThenElseZero(mask, parts.rest));
-}
-
-// Roots are added to a double sum in pairs, the small rests four at once (see SumExponential): at most one rounding of the
-// sum's terms, which the logarithm turns into half an ULP of 1.
+// Roots are added to a double sum in pairs, the small rests four at once (see SumExponential), and the exponentials of a vector
+// alone whole: one rounding of the sum's terms, which the logarithm turns into half an ULP of 1.
 template <class T, class E>
 class SumOfExponentials {
  public:
@@ -39,10 +31,15 @@ class SumOfExponentials {
     sum_.Add(hn::Add(hn::Add(a.rest, b.rest), hn::Add(c.rest, d.rest)));
   }
   HWY_INLINE void Add(size_t i, size_t count) {
-    AddFirst(sum_, exponential_(count == kLanes ? Load(x_ + i) : LoadPart(x_ + i, count, 0.0f)), count);
+    if (count == kLanes) {
+      sum_.Add(exponential_.Factors(Load(x_ + i)).Whole());
+    } else {  // not exponentials of -inf: products that underflow are slow
+      const VF whole = exponential_.Factors(LoadPart(x_ + i, count, 0.0f)).Whole();
+      sum_.Add(hn::IfThenElseZero(hn::FirstN(f32, count), whole));
+    }
   }
   // Times SumExponential::kFactor.
-  HWY_INLINE VD Lanes() const { return sum_.Lanes(); }
+  HWY_INLINE VQ Lanes() const { return ToQuad(sum_.Lanes()); }
 
  private:
   E exponential_;
@@ -92,31 +89,37 @@ HWY_NOINLINE LogSum LogSumFromLargest(const T* x, size_t n, size_t threads) {
   return {high, logarithm - (high - shift)};
 }
 
-// log(v) of a positive normal number, off by less than 2^-34: a call of the library's would cost more than a short row does.
+// log(v) of positive normal numbers, off by less than 2^-34: a call of the library's would cost more than a short row does.
 // With m in [sqrt(1/2), sqrt(2)) and s = (m - 1) / (m + 1), log(2^k m) = k log(2) + 2 artanh(s).
-HWY_INLINE double ShortLog(double v) {
-  uint64_t bits;
-  memcpy(&bits, &v, sizeof(bits));
-  const int64_t k = int64_t(bits - 0x3FE6A09E667F3BCD) >> 52;
-  bits -= uint64_t(k) << 52;
-  double m;
-  memcpy(&m, &bits, sizeof(m));
-  const double s = (m - 1.0) / (m + 1.0), z = s * s;
-  const double series = (1.0 / 3 + z * (1.0 / 5)) + z * z * ((1.0 / 7 + z * (1.0 / 9)) + z * z * (1.0 / 11));
-  return double(k) * 0.693147180559945309417 + 2.0 * s * (1.0 + z * series);
+HWY_INLINE VQ ShortLog(VQ v) {
+  const hn::RebindToUnsigned<Quad> u64;
+  const auto set = [](double value) HWY_ATTR { return hn::Set(quad, value); };
+  const auto half = hn::Set(u64, 0x3FE6A09E667F3BCD);  // the bits of sqrt(1/2)
+  const auto bits = hn::Sub(hn::BitCast(u64, v), half);
+  const VQ m = hn::BitCast(quad, hn::Add(hn::And(bits, hn::Set(u64, (uint64_t{1} << 52) - 1)), half));
+  // k + 1024, which is positive, as the lowest bits of 2^52 and more
+  const auto exponent = hn::ShiftRight<52>(hn::Add(bits, hn::Set(u64, uint64_t{1024} << 52)));
+  const VQ k = hn::Sub(hn::BitCast(quad, hn::Or(exponent, hn::BitCast(u64, set(0x1p52)))), set(0x1p52 + 1024));
+  const VQ s = hn::Div(hn::Sub(m, set(1.0)), hn::Add(m, set(1.0))), z = hn::Mul(s, s), z2 = hn::Mul(z, z);
+  const VQ low = hn::MulAdd(z, set(1.0 / 5), set(1.0 / 3)), high = hn::MulAdd(z, set(1.0 / 9), set(1.0 / 7));
+  const VQ series = hn::MulAdd(z2, hn::MulAdd(z2, set(1.0 / 11), high), low);
+  const VQ twice = hn::Add(s, s);
+  return hn::MulAdd(k, set(0.693147180559945309417), hn::MulAdd(twice, hn::Mul(z, series), twice));
 }
 
 // Whether the sum of e^x says that it is good: neither too large nor so small that the floor of the terms, 2^-125, shows in
 // 2^26 of them. False for NaN.
-HWY_INLINE bool Good(double sum) { return sum > 0x1p-64 && sum < kTooLarge; }
+HWY_INLINE bool Good(VQ sums) {
+  return hn::AllTrue(quad, hn::And(hn::Gt(sums, hn::Set(quad, 0x1p-64)), hn::Lt(sums, hn::Set(quad, kTooLarge))));
+}
 
 // `plain` gives e^x.
 template <class T>
-HWY_INLINE LogSum LogSumOf(const NearExponential& plain, const T* x, size_t n, size_t threads) {
+HWY_INLINE LogSum LogSumOf(const PlainExponential& plain, const T* x, size_t n, size_t threads) {
   // A long row is not summed in vain.
   if (n <= kBlock || std::fabs(RowMax(x, kSample)) < 40.0f) {
-    const double sum = SumRowOf(plain, x, n, threads);
-    if (Good(sum)) return {ShortLog(sum), 0.0};
+    const VQ sum = hn::Set(quad, SumRowOf(plain, x, n, threads));
+    if (Good(sum)) return {hn::GetLane(ShortLog(sum)), 0.0};
   }
   return LogSumFromLargest(x, n, threads);
 }
@@ -132,65 +135,51 @@ class Subtract {
   VF high_, low_;
 };
 
-template <bool kStream>
-struct ShortLogSoftmax {
-  static constexpr Short kShorts = Short::kPairs;
-  static constexpr bool kStreams = kStream;
-  template <size_t kCount, class T>
-  HWY_INLINE bool Pair(const T* const (&inputs)[2][kInputs], T* const (&outputs)[2], size_t count, size_t n) const {
-    double s[2];
-    const auto subtract =
-        [&](size_t r) HWY_ATTR { return Subtract(TwoFloats(ShortLog(s[r] * (1.0 / SumExponential::kFactor)))); };
-    if constexpr (kCount == 0) {
-      using Sum = SumOfExponentials<T, NearExponential>;
-      AddUp(SumLanes(Sum(plain, inputs[0][0]), n), SumLanes(Sum(plain, inputs[1][0]), n), s);
-      if (!Good(s[0]) || !Good(s[1])) return false;
-      for (size_t r = 0; r < count; ++r) MapBlock<kStream>(subtract(r), n, outputs[r], inputs[r][0]);
-    } else {
-      VF x[2][kCount];
-      VD sums[2];
-      for (size_t r = 0; r < 2; ++r) {
-        LoadRow(inputs[r][0], n, 0.0f, x[r]);
-        DoubleSum sum;
-        for (size_t k = 0; k + 1 < kCount; ++k) {
-          const auto parts = plain(x[r][k]);
-          sum.Add(parts.root), sum.Add(parts.rest);
-        }
-        AddFirst(sum, plain(x[r][kCount - 1]), n - (kCount - 1) * kLanes);
-        sums[r] = sum.Lanes();
-      }
-      AddUp(sums[0], sums[1], s);
-      if (!Good(s[0]) || !Good(s[1])) return false;
-      for (size_t r = 0; r < 2; ++r) {
-        const Subtract function = subtract(r);
-        for (VF& v : x[r]) v = function(v);
-        StoreRow(x[r], outputs[r], n);
-      }
-    }
-    return true;
-  }
-  const NearExponential& plain;
-};
+// The sums of e^x of short rows.
+template <class T, class Rows>
+HWY_INLINE auto SumsOf(const Rows& rows) {
+  const PlainExponential plain(Reference{}, 1.0);
+  const auto sums = rows.Sums([&](size_t r) HWY_ATTR { return SumOfExponentials<T, PlainExponential>(plain, rows.Input(r)); });
+  return sums.Each([](VQ v) HWY_ATTR { return hn::Mul(v, hn::Set(quad, 1.0 / SumExponential::kFactor)); });
+}
 
 template <class T, bool kStream>
 void LogSoftmaxRows(const Pass& pass) {
-  const NearExponential plain(Reference{}, 1.0);
+  const PlainExponential plain(Reference{}, 1.0);
   const auto row = [&](const T* const* inputs, T* y, size_t threads) HWY_ATTR {
     const T* x = inputs[0];
     LogSum sum = LogSumOf(plain, x, pass.n, threads);
     if (!(std::fabs(sum.high) <= std::numeric_limits<double>::max())) sum.high = kNaN;
     MapRow<kStream>(Subtract(TwoFloats(sum.high, sum.low)), pass.n, threads, y, x);
   };
-  EachRow<T, 1, true>(pass, row, ShortLogSoftmax<kStream>{plain});
+  const auto together = [](const auto& rows) HWY_ATTR {
+    const auto sums = SumsOf<T>(rows);
+    if (!sums.All(Good)) return false;
+    const TwoFloatsPerRow logs(sums.Each(ShortLog));
+    for (size_t r = 0; r < rows.kCount; ++r) {
+      Subtract function(logs[r]);
+      MapBlock<kStream>(function, rows.n, rows.Output(r), rows.Input(r));
+    }
+    return true;
+  };
+  EachRow<T, 1, true>(pass, row, together);
 }
 
 template <class T>
 void LogSumExpRows(const Pass& pass) {
-  const NearExponential plain(Reference{}, 1.0);
-  EachRow<T, 1, false>(pass, [&](const T* const* inputs, T* lse, size_t threads) HWY_ATTR {
+  const PlainExponential plain(Reference{}, 1.0);
+  const auto row = [&](const T* const* inputs, T* lse, size_t threads) HWY_ATTR {
     const LogSum sum = LogSumOf(plain, inputs[0], pass.n, threads);
     SetScalar(float(sum.high + sum.low), lse);
-  });
+  };
+  const auto together = [](const auto& rows) HWY_ATTR {
+    const auto sums = SumsOf<T>(rows);
+    if (!sums.All(Good)) return false;
+    const FloatPerRow logs(sums.Each(ShortLog));
+    for (size_t r = 0; r < rows.kCount; ++r) SetScalar(logs[r], rows.Output(r));
+    return true;
+  };
+  EachRow<T, 1, false>(pass, row, together);
 }
 
 template <class T>

@@ -2,9 +2,8 @@
 // is cut into, and rows of any strides. Included once per instruction set, after foreach_target.h.
 #include <hwy/cache_control.h>
 
-#include <tuple>
+#include <iterator>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "_backends/simd-inl.h"
@@ -29,12 +28,19 @@ constexpr size_t kBlock = size_t{1} << 14;  // elements that are summed on their
 
 template <class T>
 HWY_INLINE float GetScalar(const T* p) {
-  return hn::GetLane(LoadPart(p, 1, 0.0f));
+  if constexpr (sizeof(T) == 2) return hn::GetLane(LoadPart(p, 1, 0.0f));
+  float value;
+  memcpy(&value, p, sizeof(value));
+  return value;
 }
 
 template <class T>
 HWY_INLINE void SetScalar(float value, T* p) {
-  StorePart(hn::Set(f32, value), p, 1);
+  if constexpr (sizeof(T) == 2) {
+    StorePart(hn::Set(f32, value), p, 1);
+  } else {
+    memcpy(p, &value, sizeof(value));
+  }
 }
 
 // A value in two floats, whose sum is off by less than 2^-48 of it. The low part of an infinity is 0.
@@ -42,96 +48,144 @@ struct TwoFloats {
   explicit TwoFloats(double high_part, double low_part = 0.0) : high(float(high_part)) {
     if (std::fabs(high) <= kLargest) low = float((high_part - double(high)) + low_part);
   }
+  TwoFloats(float high_part, float low_part) : high(high_part), low(low_part) {}
   float high, low = 0.0f;
 };
 
-// ---- sums of one array or two, block by block. Sum has Add(i), four vectors from i on, and Add(i, count), count <= kLanes.
+// ---- sums in double of four lanes, whatever the instruction set: floats are converted as they are loaded, which is faster than
+// from a wide vector. Short rows are taken some at a time: what is made of their sums is made in vectors with a lane a row.
 
-template <class Sum>
-class SumSweep {
- public:
-  HWY_INLINE SumSweep(const Sum& sum, size_t n) : sum_(sum), n_(n) {}
-  HWY_INLINE bool More() const { return i_ + kGroup <= n_; }
-  HWY_INLINE void Step() {
-    sum_.Add(i_);
-    i_ += kGroup;
-  }
-  HWY_INLINE VD Lanes() {
-    for (; i_ < n_; i_ += kLanes) sum_.Add(i_, std::min(kLanes, n_ - i_));
-    return sum_.Lanes();
-  }
-  HWY_INLINE double Finish() { return hn::GetLane(hn::SumOfLanes(f64, Lanes())); }
+using Quad = hn::CappedTag<double, 4>;
+using QuadF32 = hn::Rebind<float, Quad>;
+using VQ = hn::Vec<Quad>;
+inline constexpr Quad quad;
+inline constexpr QuadF32 quad_f32;
+constexpr size_t kQuad = hn::MaxLanes(Quad());
 
- private:
-  Sum sum_;
-  size_t n_, i_ = 0;
+HWY_INLINE VQ LoadQuad(const float* p) { return hn::PromoteTo(quad, hn::LoadU(quad_f32, p)); }
+HWY_INLINE VQ LoadQuad(const float* p, size_t count) {
+  return hn::PromoteTo(quad, hn::MaskedLoad(hn::FirstN(quad_f32, count), quad_f32, p));
+}
+
+template <class V>
+HWY_INLINE VQ ToQuad(V v) {
+  if constexpr (hn::MaxLanes(hn::DFromV<V>()) > kQuad) {
+    return hn::Add(hn::LowerHalf(v), hn::UpperHalf(quad, v));
+  } else {
+    return v;
+  }
+}
+
+// A number for each of some rows.
+template <size_t kRows>
+struct PerRow {
+  VQ quads[(kRows + kQuad - 1) / kQuad];
+
+  template <class Function>
+  HWY_INLINE PerRow Each(const Function& function) const {
+    PerRow result;
+    for (size_t i = 0; i < std::size(quads); ++i) result.quads[i] = function(quads[i]);
+    return result;
+  }
+  template <class Predicate>
+  HWY_INLINE bool All(const Predicate& predicate) const {
+    bool all = true;
+    for (const VQ& v : quads) all = all && predicate(v);
+    return all;
+  }
 };
 
-// ---- maps. Function has operator()(VF...) for the inputs, kFill for what stands in for the elements past the end of the
-// first input (0 for the others), and Top(), a number whose maximum over all elements is returned.
-
-template <class Function, bool kStream, class T, class... Inputs>
-class MapSweep {
- public:
-  HWY_INLINE MapSweep(const Function& function, size_t n, T* y, const Inputs*... x)
-      : function_(function), n_(n), y_(y), x_(x...) {
-    if constexpr (kStream) {
-      constexpr size_t kBytes = kLanes * sizeof(T);
-      Part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
+// The sums of the lanes of `rows`, which are of the same bits whatever their number is.
+template <size_t kRows>
+HWY_INLINE PerRow<kRows> AddUp(const VQ (&rows)[kRows]) {
+  const auto two = [](VQ a, VQ b) HWY_ATTR { return hn::Add(hn::InterleaveLower(quad, a, b), hn::InterleaveUpper(quad, a, b)); };
+  PerRow<kRows> sums;
+  for (size_t r = 0; r < kRows; r += kQuad) {
+    const VQ first = two(rows[r], rows[(r + 1) % kRows]);
+    if constexpr (kQuad == 2) {
+      sums.quads[r / kQuad] = first;
+    } else {
+      const VQ second = two(rows[(r + 2) % kRows], rows[(r + 3) % kRows]);
+      sums.quads[r / kQuad] = hn::Add(hn::ConcatLowerLower(quad, second, first), hn::ConcatUpperUpper(quad, second, first));
     }
   }
-  HWY_INLINE bool More() const { return i_ + kGroup <= n_; }
-  HWY_INLINE void Step() {
-    for (size_t v = 0; v < 4; ++v, i_ += kLanes) {
-      const VF result = Whole();
+  return sums;
+}
+
+// A number for each of some rows, rounded to float.
+template <size_t kRows>
+class FloatPerRow {
+ public:
+  HWY_INLINE explicit FloatPerRow(const PerRow<kRows>& v) {
+    for (size_t i = 0; i < std::size(v.quads); ++i) hn::Store(hn::DemoteTo(quad_f32, v.quads[i]), quad_f32, value_ + i * kQuad);
+  }
+  HWY_INLINE float operator[](size_t row) const { return value_[row]; }
+
+ private:
+  HWY_ALIGN float value_[kRows + kQuad - 1];
+};
+
+template <size_t kRows>
+class TwoFloatsPerRow {
+ public:
+  HWY_INLINE explicit TwoFloatsPerRow(const PerRow<kRows>& v) : high_(v), low_(v.Each(Low)) {}
+  HWY_INLINE TwoFloats operator[](size_t row) const { return {high_[row], low_[row]}; }
+
+ private:
+  static HWY_INLINE VQ Low(VQ v) {
+    const auto high = hn::PromoteTo(quad, hn::DemoteTo(quad_f32, v));
+    return hn::IfThenElseZero(hn::IsFinite(high), hn::Sub(v, high));
+  }
+  const FloatPerRow<kRows> high_, low_;
+};
+
+// ---- sweeps over a row of at most a block
+
+// Sum has Add(i), four vectors from i on, Add(i, count), count <= kLanes, and Lanes(), to be added.
+template <class Sum>
+HWY_INLINE VQ SumBlock(Sum sum, size_t n) {
+  size_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) sum.Add(i);
+  for (; i + kLanes <= n; i += kLanes) sum.Add(i, kLanes);
+  if (i < n) sum.Add(i, n - i);
+  return sum.Lanes();
+}
+
+// Function has operator()(VF...) for the inputs, and kFill for what stands in for elements past the end.
+template <bool kStream, class Function, class T, class... Inputs>
+HWY_INLINE void MapBlock(Function& function, size_t n, T* y, const Inputs*... x) {
+  size_t i = 0;
+  const auto whole = [&] HWY_ATTR { return function(Load(x + i)...); };
+  const auto part = [&](size_t count) HWY_ATTR {
+    if (count == 0) return;
+    StorePart(function(LoadPart(x + i, count, Function::kFill)...), y + i, count);
+    i += count;
+  };
+  if constexpr (kStream) {
+    constexpr size_t kBytes = kLanes * sizeof(T);
+    part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
+  }
+  for (; i + kGroup <= n;) {
+    for (size_t v = 0; v < 4; ++v, i += kLanes) {
+      const VF result = whole();
       if constexpr (kStream) {
-        Stream(result, y_ + i_);
+        Stream(result, y + i);
       } else {
-        Store(result, y_ + i_);
+        Store(result, y + i);
       }
     }
   }
-  HWY_INLINE double Finish() {
-    for (; i_ + kLanes <= n_; i_ += kLanes) Store(Whole(), y_ + i_);
-    Part(n_ - i_);
-    return function_.Top();
-  }
+  for (; i + kLanes <= n; i += kLanes) Store(whole(), y + i);
+  part(n - i);
+}
 
- private:
-  // Not std::apply: it is compiled without this instruction set, so nothing that uses vectors is inlined into it.
-  using Indices = std::index_sequence_for<Inputs...>;
-  template <size_t... kIndex>
-  HWY_INLINE VF WholeOf(std::index_sequence<kIndex...>) {
-    return function_(Load(std::get<kIndex>(x_) + i_)...);
-  }
-  template <size_t... kIndex>
-  HWY_INLINE VF PartOf(std::index_sequence<kIndex...>, size_t count) {
-    return function_(LoadPart(std::get<kIndex>(x_) + i_, count, kIndex == 0 ? Function::kFill : 0.0f)...);
-  }
-  HWY_INLINE VF Whole() { return WholeOf(Indices()); }
-  HWY_INLINE void Part(size_t count) {
-    if (count == 0) return;
-    StorePart(PartOf(Indices(), count), y_ + i_, count);
-    i_ += count;
-  }
+// ---- sweeps over a row, block by block
 
-  Function function_;
-  size_t n_;
-  T* y_;
-  std::tuple<const Inputs*...> x_;
-  size_t i_ = 0;
-};
-
-// Runs a sweep over a row, block by block; make(begin, count) gives the sweep of a block, done(block, result) takes its
-// result. (Two blocks far apart at a time, which suits some machines' DRAM, gained nothing here.)
-template <class Make, class Done>
-HWY_INLINE void SweepBlocks(size_t n, size_t threads, const Make& make, const Done& done) {
+// (Two blocks far apart at a time, which suits some machines' DRAM, gained nothing here.)
+template <class Body>
+HWY_INLINE void EachBlock(size_t n, size_t threads, const Body& body) {
   const size_t blocks = (n + kBlock - 1) / kBlock;
-  const auto one = [&](size_t block) HWY_ATTR {
-    auto sweep = make(block * kBlock, std::min(kBlock, n - block * kBlock));
-    while (sweep.More()) sweep.Step();
-    done(block, sweep.Finish());
-  };
+  const auto one = [&](size_t block) HWY_ATTR { body(block, block * kBlock, std::min(kBlock, n - block * kBlock)); };
   if (threads == 1) {
     for (size_t block = 0; block < blocks; ++block) one(block);
   } else {
@@ -145,159 +199,118 @@ HWY_INLINE void SweepBlocks(size_t n, size_t threads, const Make& make, const Do
 // The sum over a row; make(begin) gives the Sum that starts there.
 template <class Make>
 HWY_INLINE double SumRow(size_t n, size_t threads, const Make& make) {
-  using Sum = decltype(make(size_t{0}));
-  const auto sweep = [&](size_t begin, size_t count) HWY_ATTR { return SumSweep<Sum>(make(begin), count); };
-  if (n <= kBlock) {
-    auto only = sweep(0, n);
-    while (only.More()) only.Step();
-    return only.Finish();
-  }
+  const auto total = [](VQ lanes) HWY_ATTR {
+    const VQ rows[] = {lanes};
+    return hn::GetLane(AddUp(rows).quads[0]);
+  };
+  if (n <= kBlock) return total(SumBlock(make(0), n));
   std::vector<double> parts((n + kBlock - 1) / kBlock);
-  SweepBlocks(n, threads, sweep, [&](size_t block, double part) { parts[block] = part; });
+  EachBlock(n, threads, [&](size_t block, size_t begin, size_t count) HWY_ATTR {
+    parts[block] = total(SumBlock(make(begin), count));
+  });
   double sum = 0.0;
   for (const double part : parts) sum += part;
   return sum;
 }
 
-// Maps a row of inputs to y; returns the largest Top().
+// Maps a row of inputs to y; returns the largest Top() of the function, which has seen a block of it.
 template <bool kStream, class Function, class T, class... Inputs>
 HWY_INLINE double MapRow(const Function& function, size_t n, size_t threads, T* y, const Inputs*... x) {
-  using Sweep = MapSweep<Function, kStream, T, Inputs...>;
-  const auto sweep = [&](size_t begin, size_t count)
-                         HWY_ATTR { return Sweep(function, count, y + begin, (x + begin)...); };
-  if (n <= kBlock) {
-    auto only = sweep(0, n);
-    while (only.More()) only.Step();
-    return only.Finish();
-  }
+  const auto map = [&](size_t begin, size_t count) HWY_ATTR {
+    Function own = function;
+    MapBlock<kStream>(own, count, y + begin, (x + begin)...);
+    return own.Top();
+  };
+  if (n <= kBlock) return map(0, n);
   std::vector<double> tops((n + kBlock - 1) / kBlock);
-  SweepBlocks(n, threads, sweep, [&](size_t block, double top) { tops[block] = top; });
+  EachBlock(n, threads, [&](size_t block, size_t begin, size_t count) HWY_ATTR { tops[block] = map(begin, count); });
   return *std::max_element(tops.begin(), tops.end());
 }
 
 // ---- rows of any strides
 
-// A row of up to kShort vectors stays in registers: one of so many vectors, and what fills it up.
-constexpr size_t kShort = 4;
+// Up to so many elements rows are taken eight (of four lanes), or else four, at a time: they hide each other's latencies, and
+// what is read twice is still in the first-level cache.
+constexpr size_t kShort = 128, kMedium = 256;
 
-template <size_t kCount, class T>
-HWY_INLINE void LoadRow(const T* x, size_t n, float fill, VF (&v)[kCount]) {
-  for (size_t k = 0; k + 1 < kCount; ++k) v[k] = Load(x + k * kLanes);
-  const size_t last = (kCount - 1) * kLanes;
-  v[kCount - 1] = n == kCount * kLanes ? Load(x + last) : LoadPart(x + last, n - last, fill);
-}
+// Some rows of n elements: a size_t, or a constant, for which sweeps are unrolled.
+template <class T, size_t kRows, class N>
+class Rows {
+ public:
+  static constexpr size_t kCount = kRows;
+  const N n;
 
-template <size_t kCount, class T>
-HWY_INLINE void StoreRow(const VF (&v)[kCount], T* y, size_t n) {
-  for (size_t k = 0; k + 1 < kCount; ++k) Store(v[k], y + k * kLanes);
-  const size_t last = (kCount - 1) * kLanes;
-  if (n == kCount * kLanes) {
-    Store(v[kCount - 1], y + last);
-  } else {
-    StorePart(v[kCount - 1], y + last, n - last);
+  HWY_INLINE Rows(const Pass& pass, size_t r, N length) : n(length), output_(pass.output.Row(r)), step_(pass.output.row_step) {
+    for (size_t k = 0; k < kInputs; ++k) inputs_[k] = pass.inputs[k].Row(r), steps_[k] = pass.inputs[k].row_step;
   }
-}
+  HWY_INLINE const T* Input(size_t r, size_t k = 0) const {
+    return reinterpret_cast<const T*>(inputs_[k] + ptrdiff_t(r) * steps_[k]);
+  }
+  HWY_INLINE T* Output(size_t r) const { return reinterpret_cast<T*>(output_ + ptrdiff_t(r) * step_); }
+  // make(r) gives a row's Sum.
+  template <class Make>
+  HWY_INLINE PerRow<kRows> Sums(const Make& make) const {
+    VQ sums[kRows];
+    for (size_t r = 0; r < kRows; ++r) sums[r] = SumBlock(make(r), n);
+    return AddUp(sums);
+  }
 
-// The lanes of a Sum over a row of at most a block.
-template <class Sum>
-HWY_INLINE VD SumLanes(const Sum& sum, size_t n) {
-  SumSweep<Sum> sweep(sum, n);
-  while (sweep.More()) sweep.Step();
-  return sweep.Lanes();
-}
-
-// Maps a row of at most a block; returns its Top().
-template <bool kStream, class Function, class T, class... Inputs>
-HWY_INLINE double MapBlock(const Function& function, size_t n, T* y, const Inputs*... x) {
-  MapSweep<Function, kStream, T, Inputs...> sweep(function, n, y, x...);
-  while (sweep.More()) sweep.Step();
-  return sweep.Finish();
-}
-
-// The sums of the lanes of two vectors, in SumOfLanes's order.
-HWY_INLINE void AddUp(VD a, VD b, double (&sums)[2]) {
-  const hn::FixedTag<double, 2> two;
-  const auto fold = [](auto v) HWY_ATTR {
-    return hn::Add(hn::LowerHalf(v), hn::UpperHalf(hn::Half<hn::DFromV<decltype(v)>>(), v));
-  };
-  const auto folded = [&](auto v) HWY_ATTR {  // a template, so that what a narrower vector can't do is not compiled
-    if constexpr (kLanes == 16) {
-      return fold(fold(v));
-    } else if constexpr (kLanes == 8) {
-      return fold(v);
-    } else {
-      return v;
-    }
-  };
-  const auto first = folded(a), second = folded(b);
-  hn::StoreU(hn::Add(hn::InterleaveLower(two, first, second), hn::InterleaveUpper(two, first, second)), two, sums);
-}
-
-// What EachRow does with rows that are not long: kPairs two at a time, up to kMedium elements, or one at a time, up to a block.
-enum class Short { kNone, kPairs, kAlone };
-struct NoShort {
-  static constexpr Short kShorts = Short::kNone;
+ private:
+  const char* inputs_[kInputs];
+  char* output_;
+  ptrdiff_t steps_[kInputs], step_;
 };
-constexpr size_t kMedium = 256;  // elements up to which rows are taken in pairs; beyond, two rows at once are slower
 
-// Calls row(inputs, output, threads) for every row, or shorts.Pair<kCount>(inputs, outputs, count, n) for two short ones, of
-// which the second counts only where count is 2: they hide each other's latencies. kCount is the number of vectors where a
-// row fits into registers, and otherwise 0. Where Pair returns false for a row alone, row is called too. The first `kVectors`
-// inputs, and the output where kVectorOutput, hold whole rows, the others one element of each; where one of them is not
-// contiguous, copies are used. shorts.Alone(inputs, output, n) takes a row of up to a block: a small function, for short rows.
-template <class T, size_t kVectors, bool kVectorOutput, class Row, class Shorts = NoShort>
-void EachRow(const Pass& pass, const Row& row, const Shorts& shorts = {}) {
-  constexpr bool kPairs = Shorts::kShorts == Short::kPairs;
+// Calls row(inputs, output, threads) for every row, or together(Rows) for short ones. That returns false where one of the rows
+// needs the other way, and then each is taken alone, so that none depends on its neighbours. The first `kVectors` inputs, and
+// the output where kVectorOutput, hold whole rows, the others one element of each; where one of them is not contiguous, copies
+// are used.
+template <class T, size_t kVectors, bool kVectorOutput, class Row, class Together>
+void EachRow(const Pass& pass, const Row& row, const Together& together) {
   const auto contiguous = [&](const Strided& array) { return array.step == ptrdiff_t(sizeof(T)) || pass.n == 1; };
-  bool copy = kVectorOutput && !contiguous(pass.output);
+  bool copy = kVectorOutput && !contiguous(pass.output), scattered = pass.output.offsets;
   for (size_t k = 0; k < kVectors; ++k) copy = copy || !contiguous(pass.inputs[k]);
+  for (const Strided& input : pass.inputs) scattered = scattered || input.offsets;
   const auto each = [&](const Pass& part, size_t begin, size_t end, const auto& one) HWY_ATTR {
     for (size_t r = begin; r < end; ++r) {
       const T* inputs[kInputs];
       for (size_t k = 0; k < kInputs; ++k) inputs[k] = reinterpret_cast<const T*>(part.inputs[k].Row(r));
-      T* output = reinterpret_cast<T*>(part.output.Row(r));
-      one(inputs, output);
-    }
-  };
-  const auto pairs = [&](const Pass& part, size_t begin, size_t end, auto vectors) HWY_ATTR {
-    const Pass local = part;  // which no store can change
-    size_t singles = 0;  // rows to take alone, so that no row depends on its neighbour
-    for (size_t r = begin; r < end;) {
-      const size_t count = singles ? 1 : std::min<size_t>(2, end - r);
-      const T* inputs[2][kInputs];
-      T* outputs[2];
-      for (size_t i = 0; i < 2; ++i) {
-        const size_t one = i < count ? r + i : r;
-        for (size_t k = 0; k < kInputs; ++k) inputs[i][k] = reinterpret_cast<const T*>(local.inputs[k].Row(one));
-        outputs[i] = reinterpret_cast<T*>(local.output.Row(one));
-      }
-      if (!shorts.template Pair<decltype(vectors)::value>(inputs, outputs, count, local.n)) {
-        if (count == 2) {
-          singles = 2;
-          continue;
-        }
-        row(inputs[0], outputs[0], 1);
-      }
-      r += count;
-      if (singles) --singles;
+      one(inputs, reinterpret_cast<T*>(part.output.Row(r)));
     }
   };
   const auto in_place = [&](const Pass& part, size_t begin, size_t end, size_t threads) HWY_ATTR {
-    const size_t vectors = (part.n + kLanes - 1) / kLanes;
-    if (Shorts::kShorts == Short::kNone || part.n > (kPairs ? kMedium : kBlock)) {
-      each(part, begin, end, [&](const T** inputs, T* output) HWY_ATTR { row(inputs, output, threads); });
-    } else if constexpr (Shorts::kShorts == Short::kAlone) {
-      const size_t n = part.n;
-      each(part, begin, end, [&](const T** inputs, T* output) HWY_ATTR { shorts.Alone(inputs, output, n); });
-    } else if constexpr (kPairs) {
-      if (Shorts::kStreams || vectors > kShort) {
-        pairs(part, begin, end, std::integral_constant<size_t, 0>());
-      } else if constexpr (!Shorts::kStreams) {
-        if (vectors == 1) pairs(part, begin, end, std::integral_constant<size_t, 1>());
-        if (vectors == 2) pairs(part, begin, end, std::integral_constant<size_t, 2>());
-        if (vectors == 3) pairs(part, begin, end, std::integral_constant<size_t, 3>());
-        if (vectors == 4) pairs(part, begin, end, std::integral_constant<size_t, 4>());
+    const Pass local = part;  // which no store can change
+    const auto alone = [&](const T** inputs, T* output) HWY_ATTR { row(inputs, output, threads); };
+    size_t r = begin, singles = scattered ? end - begin : 0;
+    // `count` rows at a time until fewer are left, or until some need another way.
+    const auto groups = [&](auto count, auto n) HWY_ATTR {
+      while (singles == 0 && end - r >= count()) {
+        if (together(Rows<T, count(), decltype(n)>(local, r, n))) {
+          r += count();
+        } else {
+          singles = count();
+        }
       }
+    };
+    constexpr std::integral_constant<size_t, kQuad> four;
+    constexpr std::integral_constant<size_t, 2 * kQuad> eight;
+    if (local.n > kMedium) {
+      each(local, begin, end, alone);
+      r = end;
+    }
+    while (r < end) {
+      switch (local.n) {
+        case 16: groups(eight, std::integral_constant<size_t, 16>()); break;
+        case 32: groups(eight, std::integral_constant<size_t, 32>()); break;
+        case 64: groups(eight, std::integral_constant<size_t, 64>()); break;
+        default: if (local.n <= kShort) groups(eight, local.n);
+      }
+      groups(four, local.n);
+      do {
+        if (r == end) break;
+        if (!together(Rows<T, 1, size_t>(local, r, local.n))) each(local, r, r + 1, alone);
+        ++r;
+      } while (singles && --singles);
     }
     hwy::FlushStream();
   };
