@@ -151,23 +151,29 @@ HWY_INLINE VQ SumBlock(Sum sum, size_t n) {
   return sum.Lanes();
 }
 
-// Function has operator()(VF...) for the inputs, and kFill for what stands in for elements past the end.
+// Function has operator()(VF...) for the inputs, and kFill for what stands in for elements past the end. (No lambda captures
+// it: its constants would be read from memory for every vector.)
+template <class Function, class... Inputs>
+HWY_INLINE VF MapOne(Function& function, size_t i, const Inputs*... x) {
+  return function(Load(x + i)...);
+}
+
+template <class Function, class T, class... Inputs>
+HWY_INLINE void MapPart(Function& function, size_t i, size_t count, T* y, const Inputs*... x) {
+  if (count > 0) StorePart(function(LoadPart(x + i, count, Function::kFill)...), y + i, count);
+}
+
 template <bool kStream, class Function, class T, class... Inputs>
 HWY_INLINE void MapBlock(Function& function, size_t n, T* y, const Inputs*... x) {
   size_t i = 0;
-  const auto whole = [&] HWY_ATTR { return function(Load(x + i)...); };
-  const auto part = [&](size_t count) HWY_ATTR {
-    if (count == 0) return;
-    StorePart(function(LoadPart(x + i, count, Function::kFill)...), y + i, count);
-    i += count;
-  };
   if constexpr (kStream) {
     constexpr size_t kBytes = kLanes * sizeof(T);
-    part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
+    i = std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T));
+    MapPart(function, 0, i, y, x...);
   }
-  for (; i + kGroup <= n;) {
+  while (i + kGroup <= n) {
     for (size_t v = 0; v < 4; ++v, i += kLanes) {
-      const VF result = whole();
+      const VF result = MapOne(function, i, x...);
       if constexpr (kStream) {
         Stream(result, y + i);
       } else {
@@ -175,8 +181,8 @@ HWY_INLINE void MapBlock(Function& function, size_t n, T* y, const Inputs*... x)
       }
     }
   }
-  for (; i + kLanes <= n; i += kLanes) Store(whole(), y + i);
-  part(n - i);
+  for (; i + kLanes <= n; i += kLanes) Store(MapOne(function, i, x...), y + i);
+  MapPart(function, i, n - i, y, x...);
 }
 
 // ---- sweeps over a row, block by block
