@@ -66,63 +66,84 @@ struct Fatrelu : Plain {
 
 struct Gelu : Fixed, Mirrored<GeluCurve> {
   using Fixed::Fixed;
+  static constexpr bool kTwoWays = true, kTwoSlopes = true;
 };
 
 struct GeluTanh : Fixed, Mirrored<GeluTanhCurve> {
   using Fixed::Fixed;
+  static constexpr bool kTwoWays = true, kTwoSlopes = true;
 };
 
-struct NaturalExp : Fixed {
+// What is within kNear goes the shorter way.
+struct UsualIfNear : Fixed {
   using Fixed::Fixed;
+  static constexpr bool kTwoWays = true, kTwoSlopes = true;
+  static HWY_INLINE Lanes Unusual(VF x) { return Beyond(kNear, x); }
+  static HWY_INLINE Lanes UnusualSlope(VF x, VF dy) { return hn::Or(Beyond(kNear, x), Infinite(dy)); }
+};
+
+struct NaturalExp : UsualIfNear {
+  using UsualIfNear::UsualIfNear;
+  HWY_INLINE VF Usual(VF x) const { return TwoParts::Of(x).Sum(); }
   HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(AllWithin(kNear, x))) return TwoParts::Of(x).Sum();
-    const VF near = TwoParts::Of(Clamp(-kNear, x, kNear)).Sum();
-    return hn::IfThenElse(hn::Gt(hn::Abs(x), Set(kNear)), Exp(x).Whole(), near);
+    const Lanes beyond = Unusual(x);
+    if (HWY_LIKELY(None(beyond))) return Usual(x);
+    return Where(beyond, Exp(x).Whole(), Usual(Clamp(-kNear, x, kNear)));
   }
+  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kNear, x); }
+  HWY_INLINE VF UsualSlope(VF x, VF dy) const { return hn::Mul(dy, Usual(x)); }
   HWY_INLINE VF Slope(VF x, VF dy) const { return hn::Mul(dy, (*this)(x)); }  // infinite where e^x is
 };
 
-struct Sigmoid : Fixed {
-  using Fixed::Fixed;
+struct Sigmoid : UsualIfNear {
+  using UsualIfNear::UsualIfNear;
+  HWY_INLINE VF Usual(VF x) const { return TimesLogistic<true>(Set(1.0f), x); }
   HWY_INLINE VF operator()(VF x) const { return TimesLogistic(Set(1.0f), x); }
+  HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogisticSlope<true>(dy, x); }
   HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogisticSlope(dy, x); }
 };
 
-struct Silu : Fixed {
-  using Fixed::Fixed;
+struct Silu : UsualIfNear {
+  using UsualIfNear::UsualIfNear;
+  HWY_INLINE VF Usual(VF x) const { return TimesLogistic<true>(x, x); }
   HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(AllWithin(kNear, x))) return TimesLogistic<true>(x, x);
+    if (HWY_LIKELY(None(Unusual(x)))) return Usual(x);
     return TimesLogistic(MaxKeepNaN(Set(-160.0f), x), x);  // so that -inf gives -0
   }
+  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kNear, x); }
   // With s = s(|x|) and t = 1 - s: s (1 + x t) on the right, t (1 + x s) on the left.
-  HWY_INLINE VF Slope(VF x, VF dy) const {
+  HWY_INLINE VF UsualSlope(VF x, VF dy) const {
     const VF one = Set(1.0f);
-    const auto near = [&](VF v) HWY_ATTR {
-      const OnePlus d(TwoParts::Of<-1>(hn::Abs(v)));
-      const VF s = d.Below(one), t = d.Times(s);
-      const auto negative = hn::Lt(v, hn::Zero(f32));
-      const VF outer = hn::IfThenElse(negative, t, s), inner = hn::IfThenElse(negative, s, t);
-      return hn::Mul(dy, hn::Mul(outer, hn::MulAdd(v, inner, one)));
-    };
-    if (HWY_LIKELY(AllWithin(kNear, x))) return near(x);
-    const VF far = MaxKeepNaN(Set(-160.0f), x);
-    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(far).Times(hn::Mul(dy, hn::Add(far, one))), near(Clamp(-kNear, x, kNear)));
+    const OnePlus d(TwoParts::Of<-1>(hn::Abs(x)));
+    const VF s = d.Below(one), t = d.Times(s);
+    const auto negative = hn::Lt(x, hn::Zero(f32));
+    const VF outer = hn::IfThenElse(negative, t, s), inner = hn::IfThenElse(negative, s, t);
+    return hn::Mul(dy, hn::Mul(outer, hn::MulAdd(x, inner, one)));
+  }
+  HWY_INLINE VF Slope(VF x, VF dy) const {
+    if (HWY_LIKELY(None(Unusual(x)))) return UsualSlope(x, dy);
+    const VF far = MaxKeepNaN(Set(-160.0f), x), near = UsualSlope(Clamp(-kNear, x, kNear), dy);
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(far).Times(hn::Mul(dy, hn::Add(far, Set(1.0f)))), near);
   }
 };
 
-struct Softplus : Fixed {
-  using Fixed::Fixed;
-  HWY_INLINE VF operator()(VF x) const {
-    const VF t = hn::Abs(x), right = MaxKeepNaN(hn::Zero(f32), x);
-    if (HWY_LIKELY(AllWithin(kNear, x))) return hn::Add(right, LogOnePlus(TwoParts::Of<-1>(t).Sum()));
-    const VF y = hn::Add(right, LogOnePlus(TwoParts::Of<-1>(hn::Min(Set(kNear), t)).Sum()));
-    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Whole(), y);
+struct Softplus : UsualIfNear {
+  using UsualIfNear::UsualIfNear;
+  HWY_INLINE VF Usual(VF x) const {
+    return hn::Add(MaxKeepNaN(hn::Zero(f32), x), LogOnePlus(TwoParts::Of<-1>(hn::Abs(x)).Sum()));
   }
+  HWY_INLINE VF operator()(VF x) const {
+    if (HWY_LIKELY(None(Unusual(x)))) return Usual(x);
+    const VF low = LogOnePlus(TwoParts::Of<-1>(hn::Min(Set(kNear), hn::Abs(x))).Sum());
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Whole(), hn::Add(MaxKeepNaN(hn::Zero(f32), x), low));
+  }
+  HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogistic<true>(dy, x); }
   HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogistic(dy, x); }
 };
 
 struct Tanh : Fixed {
   using Fixed::Fixed;
+  static constexpr bool kTwoSlopes = true;
   // -(e^-2|x| - 1) / (e^-2|x| + 1) with the sign of x.
   HWY_INLINE VF operator()(VF x) const {
     const Power e = PowerOfE(hn::Mul(Set(-2.0f), hn::Min(Set(10.0f), hn::Abs(x))));
@@ -130,54 +151,65 @@ struct Tanh : Fixed {
     const VF less_one = hn::MulAdd(factor, e.part, hn::Sub(factor, Set(1.0f)));
     return hn::CopySign(hn::Div(less_one, hn::Add(less_one, Set(2.0f))), x);
   }
-  HWY_INLINE VF Slope(VF x, VF dy) const {
-    return TimesLogisticSlope(hn::Mul(dy, Set(4.0f)), hn::Add(x, x));
-  }
+  HWY_INLINE Lanes UnusualSlope(VF x, VF dy) const { return hn::Or(Beyond(kNear / 2, x), Beyond(0x1p125f, dy)); }
+  HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogisticSlope<true>(hn::Mul(dy, Set(4.0f)), hn::Add(x, x)); }
+  HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogisticSlope(hn::Mul(dy, Set(4.0f)), hn::Add(x, x)); }
 };
 
 // max(x, 0) + eps x e^(-x^2 / 2), arXiv 2405.12954.
 struct Crrelu : Plain {
   static constexpr size_t kLearned = 1;
+  static constexpr bool kTwoWays = true, kTwoSlopes = true;
   explicit Crrelu(const Arguments& arguments) : eps(arguments.learned[0]) {}
+  static HWY_INLINE Lanes Unusual(VF x) { return Beyond(kBell, x); }
+  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kBell, x); }
+  HWY_INLINE VF Usual(VF x) const {
+    const VF bell = Bell(x);
+    return Value(x, x, [&](VF v, VF sum) HWY_ATTR { return hn::MulAdd(v, bell, sum); });
+  }
   HWY_INLINE VF operator()(VF x) const {
-    return WithBell(x, [&](VF v, const auto& add_bell) HWY_ATTR {
-      return add_bell(hn::Mul(Set(eps), v), MaxKeepNaN(hn::Zero(f32), x));
-    });
+    if (HWY_LIKELY(None(Unusual(x)))) return Usual(x);
+    return Everywhere(x, [&](VF v, const auto& add_bell) HWY_ATTR { return Value(x, v, add_bell); });
+  }
+  HWY_INLINE VF UsualSlope(VF x, VF dy, SumsOf<kLearned>& sums) const {
+    const VF bell = Bell(x);
+    return SlopeOf(x, x, dy, sums, [&](VF v, VF sum) HWY_ATTR { return hn::MulAdd(v, bell, sum); });
   }
   HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const {
-    return WithBell(x, [&](VF v, const auto& add_bell) HWY_ATTR {
-      sums.few[0] = add_bell(hn::Mul(dy, v), sums.few[0]);
-      const VF bend = hn::Mul(hn::Mul(dy, Set(eps)), hn::NegMulAdd(v, v, Set(1.0f)));
-      return add_bell(bend, hn::IfThenZeroElse(hn::Le(x, hn::Zero(f32)), dy));
-    });
+    if (HWY_LIKELY(None(Unusual(x)))) return UsualSlope(x, dy, sums);
+    return Everywhere(x, [&](VF v, const auto& add_bell) HWY_ATTR { return SlopeOf(x, v, dy, sums, add_bell); });
   }
 
  private:
   static constexpr float kBell = 13.0f;  // up to which e^(-x^2 / 2) is normal
-  // f of x, bounded where the bell is 0, and of what multiplies by e^(-x^2 / 2) and adds.
+  static HWY_INLINE VF Bell(VF x) { return TwoParts::OfProduct(hn::Mul(Set(-0.5f), x), x).Sum(); }
+
+  // v is x, bounded where the bell is 0; add_bell multiplies by e^(-x^2 / 2) and adds.
+  template <class AddBell>
+  HWY_INLINE VF Value(VF x, VF v, const AddBell& add_bell) const {
+    return add_bell(hn::Mul(Set(eps), v), MaxKeepNaN(hn::Zero(f32), x));
+  }
+  template <class AddBell>
+  HWY_INLINE VF SlopeOf(VF x, VF v, VF dy, SumsOf<kLearned>& sums, const AddBell& add_bell) const {
+    sums.few[0] = add_bell(hn::Mul(dy, v), sums.few[0]);
+    const VF bend = hn::Mul(hn::Mul(dy, Set(eps)), hn::NegMulAdd(v, v, Set(1.0f)));
+    return add_bell(bend, hn::IfThenZeroElse(hn::Le(x, hn::Zero(f32)), dy));
+  }
+  // What is near gets the same result whatever its neighbours are.
   template <class F>
-  static HWY_INLINE VF WithBell(VF x, const F& f) {
-    if (HWY_LIKELY(AllWithin(kBell, x))) {
-      const VF bell = TwoParts::OfProduct(hn::Mul(Set(-0.5f), x), x).Sum();
-      return f(x, [&](VF v, VF sum) HWY_ATTR { return hn::MulAdd(v, bell, sum); });
-    }
-    // What is near gets the same result whatever its neighbours are.
-    const VF b = Clamp(-kBell, x, kBell), near = TwoParts::OfProduct(hn::Mul(Set(-0.5f), b), b).Sum();
-    const auto beyond = hn::Gt(hn::Abs(x), Set(kBell));
+  static HWY_INLINE VF Everywhere(VF x, const F& f) {
+    const VF near = Bell(Clamp(-kBell, x, kBell));
+    const Lanes beyond = Unusual(x);
     const Power far = Gaussian(x);
     return f(Clamp(-18.0f, x, 18.0f), [&](VF v, VF sum) HWY_ATTR {
-      return hn::IfThenElse(beyond, hn::Add(far.Times(v), sum), hn::MulAdd(v, near, sum));
+      return Where(beyond, hn::Add(far.Times(v), sum), hn::MulAdd(v, near, sum));
     });
   }
   float eps;
 };
 
-// What is formed of large numbers is formed in double; the rest, nearly all, in float. As integers, which leaves the pipes of
-// multiply-adds alone.
-inline constexpr float kLarge = 1024.0f, kAccurate = 8.0f;  // the latter where float alone can't keep within 2 ULP
-HWY_INLINE bool AnyAbove(float bound, VF x) {
-  return !hn::AllFalse(i32, hn::Gt(hn::BitCast(i32, hn::Abs(x)), hn::BitCast(i32, Set(bound))));
-}
+// What is formed of large numbers is formed in double; the rest, nearly all, in float.
+inline constexpr float kLarge = 1024.0f;
 
 // f(x, dy) of both halves in double, where limits are taken of infinities.
 template <class F>
@@ -191,15 +223,19 @@ HWY_NOINLINE VF HalvesInDouble(VF x, VF dy, const F& f) {
 
 // arXiv 2204.14126, d >= 2.
 struct Hermite : Plain {
+  static constexpr bool kTwoWays = true;
   explicit Hermite(const Arguments& arguments) {
     const double d = arguments.scalars[0], a = std::pow(2.0, -d / 4.0), b = std::sqrt((1.0 - std::pow(2.0, 1.0 - d / 2.0)) / 2.0);
     exact[0] = -b, exact[1] = a - 3.0 * a / std::sqrt(6.0), exact[2] = b, exact[3] = a / std::sqrt(6.0);
     for (size_t i = 0; i < 4; ++i) c[i] = float(exact[i]);
     for (size_t i = 0; i < 3; ++i) slope[i] = float(double(i + 1) * exact[i + 1]);
   }
+  HWY_INLINE Lanes Unusual(VF x) const { return Beyond(kLarge, x); }
+  HWY_INLINE VF Usual(VF x) const { return Cubic(x, c); }
   HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(!AnyAbove(kLarge, x))) return Cubic(x, c);
-    return HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return PolynomialOf(f64, v, exact); });
+    const Lanes large = Unusual(x);
+    if (HWY_LIKELY(None(large))) return Usual(x);
+    return Where(large, HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return PolynomialOf(f64, v, exact); }), Usual(x));
   }
   HWY_INLINE VF Slope(VF x, VF dy) const { return hn::Mul(dy, PolynomialOf(f32, x, slope)); }
   double exact[4];
@@ -208,14 +244,19 @@ struct Hermite : Plain {
 
 // The same for d = 1: odd, so a cubic of x^2 times x.
 struct HermiteOfOne : Plain {
+  static constexpr bool kTwoWays = true;
   explicit HermiteOfOne(const Arguments&) {
     const double k = 12.0 * std::sqrt(70.0);
     exact[0] = std::sqrt(0.5) - 105.0 / k, exact[1] = 105.0 / k, exact[2] = -21.0 / k, exact[3] = 1.0 / k;
     for (size_t i = 0; i < 4; ++i) c[i] = float(exact[i]), slope[i] = float(double(2 * i + 1) * exact[i]);
   }
+  HWY_INLINE Lanes Unusual(VF x) const { return Beyond(8.0f, x); }  // where float alone can't keep within 2 ULP
+  HWY_INLINE VF Usual(VF x) const { return hn::Mul(OfSquare(x, c), x); }
   HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(!AnyAbove(kAccurate, x))) return hn::Mul(OfSquare(x, c), x);
-    return HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return hn::Mul(PolynomialOf(f64, hn::Mul(v, v), exact), v); });
+    const Lanes large = Unusual(x);
+    if (HWY_LIKELY(None(large))) return Usual(x);
+    const VF far = HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return hn::Mul(PolynomialOf(f64, hn::Mul(v, v), exact), v); });
+    return Where(large, far, Usual(x));
   }
   HWY_INLINE VF Slope(VF x, VF dy) const {
     return hn::Mul(dy, OfSquare(Clamp(-3e7f, x, 3e7f), slope));  // infinite there
@@ -244,27 +285,36 @@ HWY_NOINLINE VF LargeSlopeOf(const F& f, VF x, VF dy, VD* all) {
                  }));
 }
 
+// The slope of an F with Terms.
 template <class F, class Sums>
 HWY_INLINE VF SlopeOf(const F& f, VF x, VF dy, Sums& sums) {
-  const VI larger = hn::Max(hn::BitCast(i32, hn::Abs(x)), hn::BitCast(i32, hn::Abs(dy)));
-  if (HWY_LIKELY(!AnyAbove(kLarge, hn::BitCast(f32, larger)))) return f.Terms(f32, x, dy, sums.few);
-  return LargeSlopeOf(f, x, dy, sums.all);
+  const Lanes large = f.UnusualSlope(x, dy);
+  if (HWY_LIKELY(None(large))) return f.UsualSlope(x, dy, sums);
+  VF unused[F::kLearned] = {};
+  for (VF& one : unused) one = hn::Zero(f32);
+  return Where(large, LargeSlopeOf(f, x, dy, sums.all), f.Terms(f32, x, dy, unused));
 }
 
 // w_0 r^3 + w_1 r^2 + w_2 r + b, r = max(x, 0), arXiv 2411.03884.
 struct PolyRelu : Plain {
   static constexpr size_t kLearned = 4;
+  static constexpr bool kTwoWays = true, kTwoSlopes = true;
   explicit PolyRelu(const Arguments& arguments) {
     const float* w = arguments.learned;
     c[0] = w[3], c[1] = w[2], c[2] = w[1], c[3] = w[0];
     for (size_t i = 0; i < 3; ++i) slope[i] = float(i + 1) * c[i + 1];
   }
   static double Unit(size_t) { return kTermUnit; }
+  HWY_INLINE Lanes Unusual(VF x) const { return Beyond(kLarge, x); }
+  HWY_INLINE VF Usual(VF x) const { return Cubic(MaxKeepNaN(hn::Zero(f32), x), c); }
   HWY_INLINE VF operator()(VF x) const {
     const VF r = MaxKeepNaN(hn::Zero(f32), x);
-    if (HWY_LIKELY(!AnyAbove(kLarge, r))) return Cubic(r, c);
-    return HalvesInDouble(r, r, [this](VD v, VD) HWY_ATTR { return PolynomialOf(f64, v, c); });
+    const Lanes large = Unusual(r);
+    if (HWY_LIKELY(None(large))) return Usual(r);
+    return Where(large, HalvesInDouble(r, r, [this](VD v, VD) HWY_ATTR { return PolynomialOf(f64, v, c); }), Usual(r));
   }
+  HWY_INLINE Lanes UnusualSlope(VF x, VF dy) const { return hn::Or(Beyond(kLarge, x), Beyond(kLarge, dy)); }
+  HWY_INLINE VF UsualSlope(VF x, VF dy, SumsOf<kLearned>& sums) const { return Terms(f32, x, dy, sums.few); }
   HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const { return SlopeOf(*this, x, dy, sums); }
   template <class D, class V>
   HWY_INLINE V Terms(D d, V x, V dy, V* to) const {
@@ -284,6 +334,7 @@ template <char kVersion, size_t kOf = 1>
 struct Rational {
   static constexpr size_t kNumerator = 6, kStart = kVersion == 'C' ? 0 : 1, kDenominator = 5 - kStart;
   static constexpr size_t kLearned = kNumerator + kDenominator, kGroups = kOf, kShared = kNumerator;
+  static constexpr bool kTwoWays = true, kTwoSlopes = true;
 
   explicit Rational(const Arguments& arguments) {
     const float* b = arguments.learned + kNumerator + arguments.group * kDenominator;
@@ -297,18 +348,27 @@ struct Rational {
     for (size_t j = 1; j < 5; ++j) q_slope[j - 1] = float(j) * q[j] * kTermUnit;
   }
 
+  HWY_INLINE Lanes Unusual(VF x) const {
+    const Lanes large = Beyond(6.0f, x);  // where float alone can't keep within 2 ULP
+    if constexpr (kVersion != 'N') return large;
+    return hn::Or(large, hn::RebindMask(i32, hn::Lt(hn::Abs(Denominator(f32, x)), Set(0x1p-8f))));  // beside a pole
+  }
+  HWY_INLINE VF Usual(VF x) const { return Value(f32, x); }
   HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(!AnyAbove(kAccurate, x))) return Value(f32, x);
-    return HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return Value(f64, v); });
+    const Lanes large = Unusual(x);
+    if (HWY_LIKELY(None(large))) return Usual(x);
+    return Where(large, HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return Value(f64, v); }), Usual(x));
   }
-  HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const {
-    if constexpr (kVersion == 'C') {  // the derivative jumps where the sum is 0: a float may be on the wrong side of it
-      const VF square = hn::Mul(x, x), sum = Estrin(f32, x, square, q);
-      const VF close = hn::Mul(Set(0x1p-20f), hn::Max(Set(1.0f), hn::Mul(square, square)));
-      if (HWY_UNLIKELY(!hn::AllFalse(f32, hn::Lt(hn::Abs(sum), close)))) return LargeSlopeOf(*this, x, dy, sums.all);
-    }
-    return SlopeOf(*this, x, dy, sums);
+  HWY_INLINE Lanes UnusualSlope(VF x, VF dy) const {
+    const Lanes large = hn::Or(Beyond(kLarge, x), Beyond(kLarge, dy));
+    if constexpr (kVersion != 'C') return large;
+    // The derivative jumps where the sum is 0: a float may be on the wrong side of it.
+    const VF square = hn::Mul(x, x), sum = Estrin(f32, x, square, q);
+    const VF close = hn::Mul(Set(0x1p-20f), hn::Max(Set(1.0f), hn::Mul(square, square)));
+    return hn::Or(large, hn::RebindMask(i32, hn::Lt(hn::Abs(sum), close)));
   }
+  HWY_INLINE VF UsualSlope(VF x, VF dy, SumsOf<kLearned>& sums) const { return Terms(f32, x, dy, sums.few); }
+  HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const { return SlopeOf(*this, x, dy, sums); }
 
   // Of db_j, the sign that -P / Q^2 and b_j give it.
   HWY_INLINE double Unit(size_t k) const { return double(kTermUnit) * (k < kNumerator ? 1.0 : -sign[k - kNumerator]); }
@@ -347,11 +407,27 @@ struct Rational {
     return kFolded ? sum : hn::Add(hn::Abs(sum), hn::Set(d, T(kVersion == 'C' ? 0.1 : 1.0)));
   }
 
-  // P and Q from the same x^2, whose rounding cancels in P / Q where x is large.
+  template <class D, class V>
+  HWY_INLINE V Denominator(D d, V x) const {
+    using T = hn::TFromD<D>;
+    const V square = hn::Mul(x, x), u = kVersion == 'A' ? hn::Abs(x) : x;
+    if constexpr (!kFolded) return Below(d, Estrin(d, u, square, q));
+    const auto c = [&](size_t j) HWY_ATTR { return hn::Set(d, T(q[j])); };
+    const V even = hn::Mul(hn::MulAdd(c(4), square, c(2)), square), sum = hn::Add(even, c(0));
+    const V low = hn::Sub(even, hn::Sub(sum, c(0)));  // what the sum, which is small in most cases, lacks
+    return hn::Add(sum, hn::MulAdd(hn::MulAdd(c(3), square, c(1)), u, low));
+  }
+
+  // P and Q from the same x^2, whose rounding cancels in P / Q where x is large; even and odd terms apart, as steps that make up
+  // half of the sum round half as much.
   template <class D, class V>
   HWY_INLINE V Value(D d, V x) const {
-    const V square = hn::Mul(x, x), u = kVersion == 'A' ? hn::Abs(x) : x;
-    return hn::Div(Estrin(d, x, square, p), Below(d, Estrin(d, u, square, q)));
+    using T = hn::TFromD<D>;
+    const V square = hn::Mul(x, x);
+    const auto c = [&](size_t i) HWY_ATTR { return hn::Set(d, T(p[i])); };
+    const V even = hn::MulAdd(hn::MulAdd(c(4), square, c(2)), square, c(0));
+    const V odd = hn::MulAdd(hn::MulAdd(c(5), square, c(3)), square, c(1));
+    return hn::Div(hn::MulAdd(odd, x, even), Denominator(d, x));
   }
 
   float p[kNumerator], p_units[kNumerator], p_slope[kNumerator - 1], q[5], q_slope[4];

@@ -2,14 +2,24 @@
 // caches, threads, and sums over all elements. Included as simd-inl.h is.
 //
 // An Op says how many arrays it reads (kInputs) and writes (kOutputs) and how many sums it adds up (kSums), and computes one
-// vector of each: void operator()(const VF* in, VF* out, Sums& sums) const. An Op with kGroups > 1 is made for each of that many
-// equal ranges of columns; its first kShared sums are taken over all of them.
+// vector of each: void operator()(const VF* in, VF* out, Sums& sums) const. With kTwoWays it has a shorter way, too, which gives the
+// same bits: Usual, of the same arguments, for what Unusual(in) is false of in every lane. An Op with kGroups > 1 is made for
+// each of that many equal ranges of columns; its first kShared sums are taken over all of them.
 #include <stddef.h>
 
 #include <vector>
 
 #include "_backends/elementwise.h"
 #include "_backends/threads.h"
+
+// GCC leaves instructions in their order on x86, so that one vector after the other would wait for its own results.
+#ifndef ULPROOF_INTERLEAVED
+#if defined(__GNUC__) && !defined(__clang__)
+#define ULPROOF_INTERLEAVED __attribute__((optimize("schedule-insns", "sched-pressure")))
+#else
+#define ULPROOF_INTERLEAVED
+#endif
+#endif
 
 #if defined(ULPROOF_ELEMENTWISE_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ULPROOF_ELEMENTWISE_INL_H
@@ -30,6 +40,8 @@ namespace ulproof::HWY_NAMESPACE {
 inline constexpr size_t kTask = size_t{1} << 16;
 inline constexpr size_t kAhead = 4096;   // bytes that sweeps beyond the caches prefetch ahead
 inline constexpr size_t kBuffer = 1024;  // elements of a strided row that are gathered at a time
+inline constexpr size_t kTogether = 4;   // vectors that are computed side by side
+inline constexpr size_t kApart = 16;     // vectors that are computed one by one when there is something unusual among them
 
 // Sums over elements: `few` in float and in the op's units, of at most kFlush vectors, which are then added to `all` in double;
 // what might overflow a float goes straight there.
@@ -172,7 +184,7 @@ class ElementwiseSweep {
     if constexpr (Op::kSums > 0) sums.Flush(op);
   }
 
-  static HWY_NOINLINE void Dense(const Op& op, const T** in, T** out, size_t n, bool past, VD* all) {
+  static void Dense(const Op& op, const T** in, T** out, size_t n, bool past, VD* all) {
     size_t i = 0;
     if (past) {
       const auto after = [](const T* p) { return reinterpret_cast<uintptr_t>(p) % (kLanes * sizeof(T)) / sizeof(T); };
@@ -182,27 +194,81 @@ class ElementwiseSweep {
       }
       for (size_t k = 1; k < kOut; ++k) past = past && after(out[k]) == after(out[0]);
     }
-    while (i + kLanes <= n) {
+    const size_t end = n - (n - i) % kLanes;
+    if (past) {
+      Vectors<true>(op, in, out, i, end, all);
+    } else {
+      Vectors<false>(op, in, out, i, end, all);
+    }
+    if (end < n) Few(op, in, out, end, n - end, all);
+  }
+
+  template <bool kPast>
+  static HWY_INLINE void LoadAll(const T* const* in, size_t i, VF* x) {
+    for (size_t k = 0; k < kIn; ++k) {
+      if (kPast) hwy::Prefetch(in[k] + i + kAhead / sizeof(T));
+      x[k] = Load(in[k] + i);
+    }
+  }
+
+  template <bool kPast>
+  static HWY_INLINE void StoreAll(const VF* y, T* const* out, size_t i) {
+    for (size_t k = 0; k < kOut; ++k) {
+      if (kPast) {
+        Stream(y[k], out[k] + i);
+      } else {
+        Store(y[k], out[k] + i);
+      }
+    }
+  }
+
+  // Whole vectors, whatever they hold.
+  template <bool kPast>
+  static HWY_NOINLINE void Any(const Op& op, const T* const* in, T* const* out, size_t i, size_t end, VD* all) {
+    Sums sums(all);
+    for (; i < end; i += kLanes) {
+      VF x[kIn], y[kOut];
+      LoadAll<kPast>(in, i, x);
+      op(x, y, sums);
+      StoreAll<kPast>(y, out, i);
+    }
+    if constexpr (Op::kSums > 0) sums.Flush(op);
+  }
+
+  // Whole vectors, kTogether at a time. The inner loop calls nothing and has a copy of the op, so that its constants stay in
+  // registers.
+  template <bool kPast>
+  static HWY_NOINLINE ULPROOF_INTERLEAVED void Vectors(const Op& op, const T* const* from, T* const* to, size_t i, size_t n, VD* all) {
+    constexpr size_t kStep = kTogether * kLanes;
+    const Op kept(op);
+    const T* in[kIn];
+    T* out[kOut];
+    for (size_t k = 0; k < kIn; ++k) in[k] = from[k];
+    for (size_t k = 0; k < kOut; ++k) out[k] = to[k];
+    while (i < n) {
       Sums sums(all);
-      const size_t vectors = (n - i) / kLanes, end = i + (Op::kSums > 0 && vectors > kFlush ? kFlush : vectors) * kLanes;
-      for (; i < end; i += kLanes) {
-        VF x[kIn], y[kOut];
-        for (size_t k = 0; k < kIn; ++k) {
-          if (past) hwy::Prefetch(in[k] + i + kAhead / sizeof(T));
-          x[k] = Load(in[k] + i);
-        }
-        op(x, y, sums);
-        for (size_t k = 0; k < kOut; ++k) {
-          if (past) {
-            Stream(y[k], out[k] + i);
-          } else {
-            Store(y[k], out[k] + i);
+      const size_t end = Op::kSums > 0 && n - i > kFlush * kLanes ? i + kFlush * kLanes : n;
+      while (i < end) {
+        for (; i + kStep <= end; i += kStep) {
+          VF x[kTogether][kIn], y[kOut];
+          for (size_t v = 0; v < kTogether; ++v) LoadAll<kPast>(in, i + v * kLanes, x[v]);
+          if constexpr (Op::kTwoWays) {
+            auto unusual = kept.Unusual(x[0]);
+            for (size_t v = 1; v < kTogether; ++v) unusual = hn::Or(unusual, kept.Unusual(x[v]));
+            if (HWY_UNLIKELY(!hn::AllFalse(i32, unusual))) break;
+          }
+          for (size_t v = 0; v < kTogether; ++v) {
+            kept.Usual(x[v], y, sums);
+            StoreAll<kPast>(y, out, i + v * kLanes);
           }
         }
+        if (i == end) break;
+        const size_t next = i + kApart * kLanes < end ? i + kApart * kLanes : end;
+        Any<kPast>(op, from, to, i, next, all);
+        i = next;
       }
       if constexpr (Op::kSums > 0) sums.Flush(op);
     }
-    if (i < n) Few(op, in, out, i, n - i, all);
   }
 };
 
@@ -213,21 +279,33 @@ constexpr SweepEntry EntryOf(const char* name, const char* pass) {
 }
 
 // From an activation to what the sweep wants. An activation F has VF operator()(VF x) and VF Slope(VF x, VF dy); with learned
-// parameters, kLearned > 0 and VF Slope(VF x, VF dy, SumsOf<kLearned>& sums), which adds each gradient's terms.
+// parameters, kLearned > 0 and VF Slope(VF x, VF dy, SumsOf<kLearned>& sums), which adds each gradient's terms. With kTwoWays it
+// has Unusual(VF x) and Usual(VF x), with kTwoSlopes UnusualSlope(VF x, VF dy) and UsualSlope of Slope's arguments.
 
 // What most have.
 struct Plain {
   static constexpr size_t kLearned = 0, kGroups = 1, kShared = 0;
+  static constexpr bool kTwoWays = false, kTwoSlopes = false;
   static double Unit(size_t) { return 1.0; }  // of a sum's terms in float
 };
 
 template <class F>
 struct Forward {
   static constexpr size_t kInputs = 1, kOutputs = 1, kSums = 0, kGroups = F::kGroups;
+  static constexpr bool kTwoWays = F::kTwoWays;
   explicit Forward(const Arguments& arguments) : f(arguments) {}
   template <class Sums>
   HWY_INLINE void operator()(const VF* in, VF* out, Sums&) const {
     out[0] = f(in[0]);
+  }
+  HWY_INLINE auto Unusual(const VF* in) const { return f.Unusual(in[0]); }
+  template <class Sums>
+  HWY_INLINE void Usual(const VF* in, VF* out, Sums& sums) const {
+    if constexpr (kTwoWays) {
+      out[0] = f.Usual(in[0]);
+    } else {
+      (*this)(in, out, sums);
+    }
   }
   F f;
 };
@@ -235,6 +313,7 @@ struct Forward {
 template <class F>
 struct Backward {
   static constexpr size_t kInputs = 2, kOutputs = 1, kSums = F::kLearned, kGroups = F::kGroups, kShared = F::kShared;
+  static constexpr bool kTwoWays = F::kTwoSlopes;
   explicit Backward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE double Unit(size_t k) const { return f.Unit(k); }
   template <class Sums>
@@ -243,6 +322,17 @@ struct Backward {
       out[0] = f.Slope(in[0], in[1], sums);
     } else {
       out[0] = f.Slope(in[0], in[1]);
+    }
+  }
+  HWY_INLINE auto Unusual(const VF* in) const { return f.UnusualSlope(in[0], in[1]); }
+  template <class Sums>
+  HWY_INLINE void Usual(const VF* in, VF* out, Sums& sums) const {
+    if constexpr (kTwoWays && kSums > 0) {
+      out[0] = f.UsualSlope(in[0], in[1], sums);
+    } else if constexpr (kTwoWays) {
+      out[0] = f.UsualSlope(in[0], in[1]);
+    } else {
+      (*this)(in, out, sums);
     }
   }
   F f;

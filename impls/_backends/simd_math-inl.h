@@ -113,8 +113,18 @@ inline constexpr ShortRoots kShortRoots;
 // An exponential as the sum of two floats, root + scaled * tail, the second part below a twentieth of the first. Its exponent is
 // added as an integer, so the argument is of at most kNear in size, and what is rarer takes another way.
 inline constexpr float kNear = 87.0f;
-HWY_INLINE bool AllWithin(float bound, VF x) { return hn::AllTrue(f32, hn::Le(hn::Abs(x), Set(bound))); }
-HWY_INLINE bool AllFinite(VF x) { return AllWithin(std::numeric_limits<float>::max(), x); }
+using Lanes = hn::Mask<I32>;
+// Where |x| exceeds a bound, or is NaN; as integers, or in one comparison where there are masks.
+HWY_INLINE Lanes Beyond(float bound, VF x) {
+#if HWY_TARGET == HWY_AVX3
+  return hn::RebindMask(i32, hn::Mask<F32>{_mm512_cmp_ps_mask(hn::Abs(x).raw, Set(bound).raw, _CMP_NLE_UQ)});
+#else
+  return hn::Gt(hn::BitCast(i32, hn::Abs(x)), hn::BitCast(i32, Set(bound)));
+#endif
+}
+HWY_INLINE Lanes Infinite(VF x) { return Beyond(std::numeric_limits<float>::max(), x); }
+HWY_INLINE bool None(Lanes lanes) { return hn::AllFalse(i32, lanes); }
+HWY_INLINE VF Where(Lanes lanes, VF yes, VF no) { return hn::IfThenElse(hn::RebindMask(f32, lanes), yes, no); }
 
 class TwoParts {
  public:
@@ -199,11 +209,11 @@ HWY_INLINE VF AtMostOne(const Power& e) {
 #endif
 }
 
-// numerator * s(x), s(x) = 1 / (1 + e^-x): 2 ULP, subnormal results included.
-// kAllNear says that no x is beyond kNear, and that every numerator is finite.
-template <bool kAllNear = false>
+// numerator * s(x), s(x) = 1 / (1 + e^-x): 2 ULP, subnormal results included. kUsual: every x is within kNear, and every
+// numerator finite.
+template <bool kUsual = false>
 HWY_INLINE VF TimesLogistic(VF numerator, VF x) {
-  if (kAllNear || HWY_LIKELY(AllWithin(kNear, x) && AllFinite(numerator))) {
+  if (kUsual || HWY_LIKELY(None(hn::Or(Beyond(kNear, x), Infinite(numerator))))) {
     return OnePlus(TwoParts::Of<-1>(x)).Below(numerator);
   }
   const VF near = OnePlus(TwoParts::Of<-1>(Clamp(-kNear, x, kNear))).BelowAny(numerator);
@@ -211,9 +221,10 @@ HWY_INLINE VF TimesLogistic(VF numerator, VF x) {
 }
 
 // numerator * e^-|x| / (1 + e^-|x|)^2, the logistic function's derivative: 4 ULP.
+template <bool kUsual = false>
 HWY_INLINE VF TimesLogisticSlope(VF numerator, VF x) {
   const VF t = hn::Abs(x);
-  if (HWY_LIKELY(AllWithin(kNear, x) && AllFinite(numerator))) {
+  if (kUsual || HWY_LIKELY(None(hn::Or(Beyond(kNear, x), Infinite(numerator))))) {
     const OnePlus d(TwoParts::Of<-1>(t));
     return d.TwiceBelow(hn::Mul(numerator, d.sum));
   }
@@ -276,29 +287,34 @@ struct Softening {
 // kNothing, where they are 0.
 template <class Curve>
 struct Mirrored {
+  HWY_INLINE Lanes Unusual(VF x) const { return Beyond(kFar, x); }
+  HWY_INLINE Lanes UnusualSlope(VF x, VF) const { return Beyond(kFar, x); }
+
+  HWY_INLINE VF Usual(VF x) const {
+    const VF q = Pieces(Curve::Value())(hn::Abs(x));
+    return hn::Mul(x, hn::IfThenElse(hn::Lt(x, hn::Zero(f32)), q, hn::Sub(Set(1.0f), q)));
+  }
   HWY_INLINE VF operator()(VF x) const {
-    const VF t = hn::Abs(x);
-    const auto negative = hn::Lt(x, hn::Zero(f32));
-    const VF q = Pieces(Curve::Value())(t);
-    const VF y = hn::Mul(x, hn::IfThenElse(negative, q, hn::Sub(Set(1.0f), q)));
-    const auto near = hn::Le(t, Set(kFar));
-    if (HWY_LIKELY(hn::AllTrue(f32, near))) return y;
-    const Softening far = Curve::Far(hn::Min(Set(kNothing), t));
+    const VF y = Usual(x);
+    const Lanes beyond = Unusual(x);
+    if (HWY_LIKELY(None(beyond))) return y;
+    const Softening far = Curve::Far(hn::Min(Set(kNothing), hn::Abs(x)));
     const VF g = Scale(far.mantissa, far.power);
-    return hn::IfThenElse(near, y, hn::IfThenElse(negative, hn::Neg(g), hn::Sub(x, g)));
+    return Where(beyond, hn::IfThenElse(hn::Lt(x, hn::Zero(f32)), hn::Neg(g), hn::Sub(x, g)), y);
   }
 
+  HWY_INLINE VF UsualSlope(VF x, VF dy) const {
+    const VF d = Pieces(Curve::Slope())(hn::Abs(x));
+    return hn::Mul(dy, hn::IfThenElse(hn::Lt(x, hn::Zero(f32)), d, hn::Sub(Set(1.0f), d)));
+  }
   HWY_INLINE VF Slope(VF x, VF dy) const {
-    const VF t = hn::Abs(x), one = Set(1.0f);
-    const auto negative = hn::Lt(x, hn::Zero(f32));
-    const VF d = Pieces(Curve::Slope())(t);
-    const VF dx = hn::Mul(dy, hn::IfThenElse(negative, d, hn::Sub(one, d)));
-    const auto near = hn::Le(t, Set(kFar));
-    if (HWY_LIKELY(hn::AllTrue(f32, near))) return dx;
-    const Softening far = Curve::FarSlope(hn::Min(Set(kNothing), t));
+    const VF dx = UsualSlope(x, dy);
+    const Lanes beyond = Unusual(x);
+    if (HWY_LIKELY(None(beyond))) return dx;
+    const Softening far = Curve::FarSlope(hn::Min(Set(kNothing), hn::Abs(x)));
     const VF left = Scale(hn::Mul(dy, far.mantissa), far.power);
-    const VF right = hn::Mul(dy, hn::Sub(one, Scale(far.mantissa, far.power)));
-    return hn::IfThenElse(near, dx, hn::IfThenElse(negative, left, right));
+    const VF right = hn::Mul(dy, hn::Sub(Set(1.0f), Scale(far.mantissa, far.power)));
+    return Where(beyond, hn::IfThenElse(hn::Lt(x, hn::Zero(f32)), left, right), dx);
   }
 
   // The wider pieces of eight entries lose accuracy towards the end of the last one.

@@ -13,10 +13,20 @@ namespace {
 template <class F>
 struct Gated {
   static constexpr size_t kInputs = 2, kOutputs = 1, kSums = 0, kGroups = 1;
+  static constexpr bool kTwoWays = F::kTwoWays;
   explicit Gated(const Arguments& arguments) : f(arguments) {}
   template <class Sums>
   HWY_INLINE void operator()(const VF* in, VF* out, Sums&) const {
     out[0] = hn::Mul(f(in[0]), in[1]);
+  }
+  HWY_INLINE auto Unusual(const VF* in) const { return f.Unusual(in[0]); }
+  template <class Sums>
+  HWY_INLINE void Usual(const VF* in, VF* out, Sums& sums) const {
+    if constexpr (kTwoWays) {
+      out[0] = hn::Mul(f.Usual(in[0]), in[1]);
+    } else {
+      (*this)(in, out, sums);
+    }
   }
   F f;
 };
@@ -25,11 +35,24 @@ struct Gated {
 template <class F>
 struct GatedBackward {
   static constexpr size_t kInputs = 3, kOutputs = 2, kSums = 0, kGroups = 1;
+  static constexpr bool kTwoWays = F::kTwoWays;
   explicit GatedBackward(const Arguments& arguments) : f(arguments) {}
   template <class Sums>
   HWY_INLINE void operator()(const VF* in, VF* out, Sums&) const {
     out[0] = f.Slope(in[0], hn::Mul(in[2], in[1]));
     out[1] = hn::Mul(in[2], f(in[0]));
+  }
+  HWY_INLINE auto Unusual(const VF* in) const {
+    return hn::Or(f.Unusual(in[0]), f.UnusualSlope(in[0], hn::Mul(in[2], in[1])));
+  }
+  template <class Sums>
+  HWY_INLINE void Usual(const VF* in, VF* out, Sums& sums) const {
+    if constexpr (kTwoWays) {
+      out[0] = f.UsualSlope(in[0], hn::Mul(in[2], in[1]));
+      out[1] = hn::Mul(in[2], f.Usual(in[0]));
+    } else {
+      (*this)(in, out, sums);
+    }
   }
   F f;
 };
