@@ -11,6 +11,7 @@ import triton.language as tl
 from .triton_math import (
     bound,
     fine_times,
+    fused,
     gaussian,
     limited,
     logistic,
@@ -77,7 +78,7 @@ def gated_slope(x, z, low, w, w_low, WIDE: tl.constexpr):
     """Its slope, given w + w_low = |x| z'."""
     p, rest, n, e, r = logistic(z, low, WIDE)
     p, rest = fine_times(p, rest, r, WIDE)
-    below = times(p, rest, tl.fma(-w, r, tl.fma(-w_low, r, 1.0)), WIDE)
+    below = times(p, rest, fused(-w, r, tl.fma(-w_low, r, 1.0)), WIDE)
     return parts(x < 0.0, below, n, tl.fma(w * (e * r), r, r))
 
 
@@ -110,7 +111,7 @@ def gelu_slope(x, a, b, WIDE: tl.constexpr):
     ratio, low = mills(t, WIDE)
     if WIDE:
         low = tl.fma(t, DENSITY_LOW, low)
-    d = ratio + tl.fma(t, DENSITY, low)
+    d = fused(t, tl.full(t.shape, DENSITY, tl.float32), ratio) + low
     p, rest, n = gaussian(t, WIDE)
     return parts(x < 0.0, times(p, rest, d, WIDE), n, tl.fma(-(p * power(n)), d, 1.0))
 

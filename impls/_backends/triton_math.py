@@ -170,12 +170,21 @@ def limited(x, most):
 
 
 @triton.jit
+def fused(x, y, z):
+    """x y + z, rounded once; Triton 3.6 interprets ``tl.fma`` as a product and a sum."""
+    if INTERPRETED:
+        return (x.to(tl.float64) * y.to(tl.float64) + z).to(tl.float32)
+    else:
+        return tl.fma(x, y, z)
+
+
+@triton.jit
 def reciprocal(x, y, WIDE: tl.constexpr):
     """1 / (x + y) for a sum in [1, 2^100], y being 1, 2 or 3: of the exact sum, within 0.51 ULP; or, not WIDE, 2 ULP."""
     d = x + y
     r = 1.0 / d
     if WIDE:
-        r = tl.fma(tl.fma(-r, x - (d - y), tl.fma(-d, r, 1.0)), r, r)
+        r = tl.fma(tl.fma(-r, x - (d - y), fused(-d, r, 1.0)), r, r)
     return r
 
 
@@ -190,11 +199,8 @@ def divide(x, y, WIDE: tl.constexpr):
 
 @triton.jit
 def product_error(x, y, product):
-    """x y - product, exactly. Triton 3.6 interprets an FMA as a product and a sum."""
-    if INTERPRETED:
-        return (x.to(tl.float64) * y.to(tl.float64) - product.to(tl.float64)).to(tl.float32)
-    else:
-        return tl.fma(x, y, -product)
+    """x y - product, exactly"""
+    return fused(x, y, -product)
 
 
 @triton.jit
@@ -205,7 +211,7 @@ def square_error(x, square):
 @triton.jit
 def times(p, low, x, WIDE: tl.constexpr):
     """(p + low) x, rounded once"""
-    return tl.fma(p, x, low * x) if WIDE else p * x
+    return fused(p, x, low * x) if WIDE else p * x
 
 
 @triton.jit
@@ -224,7 +230,7 @@ def exp_with(z, low, WIDE: tl.constexpr):
     t = tl.fma(n, -LN2_LO, t) + low
     ratio = expm1_ratio(t, WIDE)
     p = tl.fma(t, ratio, 1.0)
-    rest = tl.fma(t, ratio, 1.0 - p) if WIDE else tl.zeros(t.shape, tl.float32)
+    rest = fused(t, ratio, 1.0 - p) if WIDE else tl.zeros(t.shape, tl.float32)
     return p, rest, shifted.to(tl.int32, bitcast=True) - ROUND_BITS
 
 
@@ -243,7 +249,7 @@ def mills(t, WIDE: tl.constexpr):
     q = tl.fma(r, -6.0, 1.0)
     if WIDE:
         d = t + 3.0
-        r_low = tl.fma(-r, t - (d - 3.0), tl.fma(-d, r, 1.0)) * r
+        r_low = tl.fma(-r, t - (d - 3.0), fused(-d, r, 1.0)) * r
         q = tl.fma(tl.fma(-q, t, tl.fma(q + 1.0, -3.0, t)), r, q)
         p = tl.fma(q, 5.44894028e-05, 1.31330773e-04)
         p = tl.fma(p, q, -2.44730181e-04)
