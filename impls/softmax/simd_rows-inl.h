@@ -309,6 +309,7 @@ void EachRow(const Pass& pass, const Row& row, const Together& together) {
         case 16: groups(eight, std::integral_constant<size_t, 16>()); break;
         case 32: groups(eight, std::integral_constant<size_t, 32>()); break;
         case 64: groups(eight, std::integral_constant<size_t, 64>()); break;
+        case 128: groups(eight, std::integral_constant<size_t, 128>()); break;
         default: if (local.n <= kShort) groups(eight, local.n);
       }
       groups(four, local.n);
