@@ -203,6 +203,11 @@ class Experiment:
         return tuple(each for each in self.workloads if each.shape in DRIVEN and each.threads == 1)
 
     @property
+    def arms(self) -> tuple[str, ...]:
+        """The gates that can be asked."""
+        return ARMS if self.driven else ARMS[:1]
+
+    @property
     def found(self) -> str:
         """The right verdict."""
         return "slower" if self.head.startswith("slower") else "same"
@@ -535,7 +540,7 @@ def planned(
     """Every trial, in an order drawn by ``SEED``. The other gates get ``beside`` invocations at most."""
     found = []
     for name, experiment in experiments.items():
-        for arm in arms if experiment.driven else arms[:1]:
+        for arm in (arm for arm in arms if arm in experiment.arms):
             runs = experiment.runs[quick]
             count = runs if arm == "ulproof" else min(runs, beside)
             found += [Trial(name, arm, first + number) for number in range(count)]
@@ -688,7 +693,7 @@ def trusted(lines: Sequence[Line]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, experiment in EXPERIMENTS.items():
-        for arm in ARMS if experiment.driven else ARMS[:1]:
+        for arm in experiment.arms:
             runs = [line for line in lines if (line.get("experiment"), line.get("arm")) == (name, arm)]
             for rule in RULES[arm]:
                 rows = verdicts(lines, name, arm, rule)
