@@ -273,8 +273,9 @@ def sampler(job: Mapping[str, Any], call: Call, rival: Call | None = None) -> Sa
 
         return gpu.sampler(call, job["cache"], job["target"])
     nbytes = operators()[job["operator"]].passes[job["pass"]].nbytes(job["axes"], job["dtype"])
-    warm = [call] * warming(nbytes, caches.sizes())
-    if rival and job["threads"] > 1 and caches.beyond(nbytes, caches.sizes()):
+    sizes = caches.sizes()
+    warm = [call] * warming(nbytes, sizes)
+    if rival and job["threads"] > 1 and caches.beyond(nbytes, sizes):
         warm.insert(0, rival)
     return running(call, warm, waited())
 

@@ -221,6 +221,14 @@ HWY_NOINLINE VF HalvesInDouble(VF x, VF dy, const F& f) {
   return hn::Combine(f32, hn::DemoteTo(half, high), hn::DemoteTo(half, low));
 }
 
+// f of x: the usual way, or `formula` in double in the lanes for which that is not enough.
+template <class F, class Formula>
+HWY_INLINE VF PartlyInDouble(const F& f, VF x, const Formula& formula) {
+  const Lanes large = f.Unusual(x);
+  if (HWY_LIKELY(None(large))) return f.Usual(x);
+  return Where(large, HalvesInDouble(x, x, [&](VD v, VD) HWY_ATTR { return formula(v); }), f.Usual(x));
+}
+
 // arXiv 2204.14126, d >= 2.
 struct Hermite : Plain {
   static constexpr bool kTwoWays = true;
@@ -233,9 +241,7 @@ struct Hermite : Plain {
   HWY_INLINE Lanes Unusual(VF x) const { return Beyond(kLarge, x); }
   HWY_INLINE VF Usual(VF x) const { return Cubic(x, c); }
   HWY_INLINE VF operator()(VF x) const {
-    const Lanes large = Unusual(x);
-    if (HWY_LIKELY(None(large))) return Usual(x);
-    return Where(large, HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return PolynomialOf(f64, v, exact); }), Usual(x));
+    return PartlyInDouble(*this, x, [this](VD v) HWY_ATTR { return PolynomialOf(f64, v, exact); });
   }
   HWY_INLINE VF Slope(VF x, VF dy) const { return hn::Mul(dy, PolynomialOf(f32, x, slope)); }
   double exact[4];
@@ -253,10 +259,7 @@ struct HermiteOfOne : Plain {
   HWY_INLINE Lanes Unusual(VF x) const { return Beyond(8.0f, x); }  // where float alone can't keep within 2 ULP
   HWY_INLINE VF Usual(VF x) const { return hn::Mul(OfSquare(x, c), x); }
   HWY_INLINE VF operator()(VF x) const {
-    const Lanes large = Unusual(x);
-    if (HWY_LIKELY(None(large))) return Usual(x);
-    const VF far = HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return hn::Mul(PolynomialOf(f64, hn::Mul(v, v), exact), v); });
-    return Where(large, far, Usual(x));
+    return PartlyInDouble(*this, x, [this](VD v) HWY_ATTR { return hn::Mul(PolynomialOf(f64, hn::Mul(v, v), exact), v); });
   }
   HWY_INLINE VF Slope(VF x, VF dy) const {
     return hn::Mul(dy, OfSquare(Clamp(-3e7f, x, 3e7f), slope));  // infinite there
@@ -309,9 +312,7 @@ struct PolyRelu : Plain {
   HWY_INLINE VF Usual(VF x) const { return Cubic(MaxKeepNaN(hn::Zero(f32), x), c); }
   HWY_INLINE VF operator()(VF x) const {
     const VF r = MaxKeepNaN(hn::Zero(f32), x);
-    const Lanes large = Unusual(r);
-    if (HWY_LIKELY(None(large))) return Usual(r);
-    return Where(large, HalvesInDouble(r, r, [this](VD v, VD) HWY_ATTR { return PolynomialOf(f64, v, c); }), Usual(r));
+    return PartlyInDouble(*this, r, [this](VD v) HWY_ATTR { return PolynomialOf(f64, v, c); });
   }
   HWY_INLINE Lanes UnusualSlope(VF x, VF dy) const { return hn::Or(Beyond(kLarge, x), Beyond(kLarge, dy)); }
   HWY_INLINE VF UsualSlope(VF x, VF dy, SumsOf<kLearned>& sums) const { return Terms(f32, x, dy, sums.few); }
@@ -355,9 +356,7 @@ struct Rational {
   }
   HWY_INLINE VF Usual(VF x) const { return Value(f32, x); }
   HWY_INLINE VF operator()(VF x) const {
-    const Lanes large = Unusual(x);
-    if (HWY_LIKELY(None(large))) return Usual(x);
-    return Where(large, HalvesInDouble(x, x, [this](VD v, VD) HWY_ATTR { return Value(f64, v); }), Usual(x));
+    return PartlyInDouble(*this, x, [this](VD v) HWY_ATTR { return Value(f64, v); });
   }
   HWY_INLINE Lanes UnusualSlope(VF x, VF dy) const {
     const Lanes large = hn::Or(Beyond(kLarge, x), Beyond(kLarge, dy));

@@ -258,7 +258,11 @@ class ElementwiseSweep {
             if (HWY_UNLIKELY(!hn::AllFalse(i32, unusual))) break;
           }
           for (size_t v = 0; v < kTogether; ++v) {
-            kept.Usual(x[v], y, sums);
+            if constexpr (Op::kTwoWays) {
+              kept.Usual(x[v], y, sums);
+            } else {
+              kept(x[v], y, sums);
+            }
             StoreAll<kPast>(y, out, i + v * kLanes);
           }
         }
@@ -300,12 +304,8 @@ struct Forward {
   }
   HWY_INLINE auto Unusual(const VF* in) const { return f.Unusual(in[0]); }
   template <class Sums>
-  HWY_INLINE void Usual(const VF* in, VF* out, Sums& sums) const {
-    if constexpr (kTwoWays) {
-      out[0] = f.Usual(in[0]);
-    } else {
-      (*this)(in, out, sums);
-    }
+  HWY_INLINE void Usual(const VF* in, VF* out, Sums&) const {
+    out[0] = f.Usual(in[0]);
   }
   F f;
 };
@@ -327,12 +327,10 @@ struct Backward {
   HWY_INLINE auto Unusual(const VF* in) const { return f.UnusualSlope(in[0], in[1]); }
   template <class Sums>
   HWY_INLINE void Usual(const VF* in, VF* out, Sums& sums) const {
-    if constexpr (kTwoWays && kSums > 0) {
+    if constexpr (kSums > 0) {
       out[0] = f.UsualSlope(in[0], in[1], sums);
-    } else if constexpr (kTwoWays) {
-      out[0] = f.UsualSlope(in[0], in[1]);
     } else {
-      (*this)(in, out, sums);
+      out[0] = f.UsualSlope(in[0], in[1]);
     }
   }
   F f;

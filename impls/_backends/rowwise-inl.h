@@ -52,6 +52,7 @@ HWY_INLINE void WriteRow(bool past, T* out, size_t n, const F& f) {
   }
   if (i < n) part(i, n - i);
 }
+
 // Rows as if they lay close: those whose elements are apart go through a buffer.
 template <class T>
 class CloseRow {

@@ -21,12 +21,8 @@ struct Gated {
   }
   HWY_INLINE auto Unusual(const VF* in) const { return f.Unusual(in[0]); }
   template <class Sums>
-  HWY_INLINE void Usual(const VF* in, VF* out, Sums& sums) const {
-    if constexpr (kTwoWays) {
-      out[0] = hn::Mul(f.Usual(in[0]), in[1]);
-    } else {
-      (*this)(in, out, sums);
-    }
+  HWY_INLINE void Usual(const VF* in, VF* out, Sums&) const {
+    out[0] = hn::Mul(f.Usual(in[0]), in[1]);
   }
   F f;
 };
@@ -46,13 +42,9 @@ struct GatedBackward {
     return hn::Or(f.Unusual(in[0]), f.UnusualSlope(in[0], hn::Mul(in[2], in[1])));
   }
   template <class Sums>
-  HWY_INLINE void Usual(const VF* in, VF* out, Sums& sums) const {
-    if constexpr (kTwoWays) {
-      out[0] = f.UsualSlope(in[0], hn::Mul(in[2], in[1]));
-      out[1] = hn::Mul(in[2], f.Usual(in[0]));
-    } else {
-      (*this)(in, out, sums);
-    }
+  HWY_INLINE void Usual(const VF* in, VF* out, Sums&) const {
+    out[0] = f.UsualSlope(in[0], hn::Mul(in[2], in[1]));
+    out[1] = hn::Mul(in[2], f.Usual(in[0]));
   }
   F f;
 };

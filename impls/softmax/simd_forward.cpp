@@ -21,8 +21,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "_backends/simd-inl.h"
-#include "_backends/threads.h"
+#include "softmax/simd_blocks-inl.h"
 #include "softmax/simd_forward.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -33,7 +32,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr size_t kGroup = 4 * kLanes;       // elements of one step
 constexpr size_t kTree = 16;                // vectors whose exponentials are added in float
-constexpr size_t kBlock = size_t{1} << 14;  // elements of a task
 constexpr size_t kPart = 256;               // elements that are summed on their own, at least
 constexpr size_t kBuffer = size_t{1} << 16;  // elements of a row whose exponentials wait in a buffer when results are streamed
 constexpr size_t kSample = 512;
@@ -238,32 +236,6 @@ struct Inverse {
 };
 
 // ---- sweeps over a row
-
-// Calls body(begin, count) for each block of a row, on any thread.
-template <class Body>
-HWY_INLINE void EachBlock(size_t n, size_t threads, bool backward, const Body& body) {
-  const size_t blocks = (n + kBlock - 1) / kBlock;
-  const auto task = [&](size_t i) HWY_ATTR {
-    const size_t begin = (backward ? blocks - 1 - i : i) * kBlock;
-    body(begin, std::min(kBlock, n - begin));
-  };
-  if (threads == 1 || blocks == 1) {
-    for (size_t i = 0; i < blocks; ++i) task(i);
-  } else {
-    ThreadPool::Instance().Run(threads, blocks, [&](size_t i) HWY_ATTR {
-      task(i);
-      hwy::FlushStream();
-    });
-  }
-}
-
-template <class T>
-HWY_NOINLINE float MaxOf(const T* x, size_t n, size_t threads) {
-  if (n <= kBlock) return RowMax(x, n);
-  std::vector<float> part((n + kBlock - 1) / kBlock);
-  EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR { part[begin / kBlock] = RowMax(x + begin, count); });
-  return *std::max_element(part.begin(), part.end());
-}
 
 // The sum of e^(x_i - shift) / 2^power, times factor and SumExponential::kFactor. A long row is summed roughly, part by part,
 // and then the parts that matter most once more, exactly; or all of it, when the samples say that its roundings add up.

@@ -47,15 +47,6 @@ class SumOfExponentials {
   DoubleSum sum_;
 };
 
-template <class T>
-HWY_NOINLINE double MaxOfRow(const T* x, size_t n, size_t threads) {
-  std::vector<float> largest((n + kBlock - 1) / kBlock);
-  ThreadPool::Instance().Run(threads, largest.size(), [&](size_t block) {
-    largest[block] = RowMax(x + block * kBlock, std::min(kBlock, n - block * kBlock));
-  });
-  return *std::max_element(largest.begin(), largest.end());
-}
-
 // log sum_i exp(x_i), as two doubles of which the second is small.
 struct LogSum {
   double high, low;
@@ -78,7 +69,7 @@ HWY_NOINLINE LogSum LogSumFromLargest(const T* x, size_t n, size_t threads) {
   double sum = kNaN;
   if (const double sampled = RowMax(x, std::min(n, kSample)); std::fabs(sampled) <= kLargest) sum = sum_from(sampled);
   if (!(sum < kTooLarge)) {
-    const double largest = MaxOfRow(x, n, threads);
+    const double largest = MaxOf(x, n, threads);
     if (!(std::fabs(largest) <= kLargest)) return {AnyNaN(x, n) ? kNaN : largest, 0.0};
     sum = sum_from(largest);
   }

@@ -6,8 +6,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "_backends/simd-inl.h"
-#include "_backends/threads.h"
+#include "softmax/simd_blocks-inl.h"
 #include "softmax/simd_passes.h"
 
 #if defined(ULPROOF_SIMD_ROWS_INL_H) == defined(HWY_TARGET_TOGGLE)
@@ -24,7 +23,6 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr size_t kGroup = 4 * kLanes;       // elements of one step
-constexpr size_t kBlock = size_t{1} << 14;  // elements that are summed on their own, whatever the number of threads
 
 template <class T>
 HWY_INLINE float GetScalar(const T* p) {
@@ -187,21 +185,6 @@ HWY_INLINE void MapBlock(Function& function, size_t n, T* y, const Inputs*... x)
 
 // ---- sweeps over a row, block by block
 
-// (Two blocks far apart at a time, which suits some machines' DRAM, gained nothing here.)
-template <class Body>
-HWY_INLINE void EachBlock(size_t n, size_t threads, const Body& body) {
-  const size_t blocks = (n + kBlock - 1) / kBlock;
-  const auto one = [&](size_t block) HWY_ATTR { body(block, block * kBlock, std::min(kBlock, n - block * kBlock)); };
-  if (threads == 1) {
-    for (size_t block = 0; block < blocks; ++block) one(block);
-  } else {
-    ThreadPool::Instance().Run(threads, blocks, [&](size_t block) HWY_ATTR {
-      one(block);
-      hwy::FlushStream();
-    });
-  }
-}
-
 // The sum over a row; make(begin) gives the Sum that starts there.
 template <class Make>
 HWY_INLINE double SumRow(size_t n, size_t threads, const Make& make) {
@@ -211,8 +194,8 @@ HWY_INLINE double SumRow(size_t n, size_t threads, const Make& make) {
   };
   if (n <= kBlock) return total(SumBlock(make(0), n));
   std::vector<double> parts((n + kBlock - 1) / kBlock);
-  EachBlock(n, threads, [&](size_t block, size_t begin, size_t count) HWY_ATTR {
-    parts[block] = total(SumBlock(make(begin), count));
+  EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR {
+    parts[begin / kBlock] = total(SumBlock(make(begin), count));
   });
   double sum = 0.0;
   for (const double part : parts) sum += part;
@@ -229,7 +212,7 @@ HWY_INLINE double MapRow(const Function& function, size_t n, size_t threads, T* 
   };
   if (n <= kBlock) return map(0, n);
   std::vector<double> tops((n + kBlock - 1) / kBlock);
-  EachBlock(n, threads, [&](size_t block, size_t begin, size_t count) HWY_ATTR { tops[block] = map(begin, count); });
+  EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR { tops[begin / kBlock] = map(begin, count); });
   return *std::max_element(tops.begin(), tops.end());
 }
 
