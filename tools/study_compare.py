@@ -16,6 +16,7 @@ import os
 import random
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 1
-PLACEMENTS = 9  # of the buffers, when a plant's size is measured
+PROCESSES, PLACEMENTS = 7, 3  # and of the buffers in each, when a plant's size is measured
 Line = dict[str, Any]
 
 # ---- what is planted
@@ -598,20 +599,27 @@ def carry_out(
 
 
 def confirm(place: Place, head: str, workloads: Sequence[Workload], seconds: float) -> list[Line]:
-    """Both builds in one process, in turns, on buffers that move: the median of log-ratios, for long; run by itself."""
-    command = [sys.executable, __file__, "--folder", place.folder, "--confirm", head, "--seconds", seconds]
-    lines = []
-    for threads in sorted({each.threads for each in workloads}):
-        names = [str(each) for each in workloads if each.threads == threads]
-        done = place.run([*command, "--workloads", *names])
+    """Both builds in one process, in turns, on buffers that move, in several processes, since what two threads take depends on
+    where the pages of one lie: the median over processes, and its error by their median absolute deviation."""
+    command = [sys.executable, __file__, "--folder", place.folder, "--confirm", head, "--seconds", seconds / PROCESSES]
+    logs: dict[str, list[float]] = {str(each): [] for each in workloads}
+    for _ in range(PROCESSES):
+        done = place.run([*command, "--workloads", *logs])
         if done.returncode:
             raise RuntimeError(done.stderr.strip()[-400:])
-        lines += [json.loads(text) for text in done.stdout.splitlines()]
+        for name, log in json.loads(done.stdout).items():
+            logs[name].append(log)
+    lines = []
+    for name, some in logs.items():
+        middle = statistics.median(some)
+        deviation = 1.4826 * statistics.median(abs(each - middle) for each in some)
+        error = 1.2533 * deviation / math.sqrt(PROCESSES)
+        lines.append({"plant": head, "workload": name, "change": math.expm1(middle), "error": error})
     return lines
 
 
-def measure(place: Place, head: str, names: Sequence[str], seconds: float) -> None:
-    """The child of ``confirm``: prints a line for each workload: medians over placements of the buffers."""
+def measure(place: Place, head: str, names: Sequence[str], seconds: float) -> dict[str, float]:
+    """In a child of ``confirm``: the log of the ratio of each workload, a median over placements of the buffers."""
     import numpy as np
 
     from ulproof.benchmarks.duel import package
@@ -619,11 +627,12 @@ def measure(place: Place, head: str, names: Sequence[str], seconds: float) -> No
 
     builds = [package(str((place.folder / "sides" / name / "ulproof" / "impls").resolve())) for name in ("plain", head)]
     cores = sorted(os.sched_getaffinity(0))
+    found = {}
     for name in names:
         operator, shape, threads = name.split()
         count = int(threads[1:])
         os.sched_setaffinity(0, cores[-count:])
-        generator = random.Random(SEED)
+        generator = random.Random()
         rows, n = map(int, shape.split("x"))
         per_placement = []
         for _ in range(PLACEMENTS):
@@ -640,11 +649,9 @@ def measure(place: Place, head: str, names: Sequence[str], seconds: float) -> No
                 logs.append(math.log(each["1"] / each["0"]))
                 if time.perf_counter() > end and len(logs) > 4:
                     break
-            per_placement.append(float(np.median(logs)))
-        middle = float(np.median(per_placement))
-        deviation = 1.4826 * float(np.median([abs(each - middle) for each in per_placement]))
-        said = {"workload": name, "change": math.expm1(middle), "error": 1.2533 * deviation / math.sqrt(PLACEMENTS)}
-        print(json.dumps({"plant": head, **said}), flush=True)
+            per_placement.append(statistics.median(logs))
+        found[name] = statistics.median(per_placement)
+    return found
 
 
 # ---- the table
@@ -740,7 +747,7 @@ def by_workload(lines: Sequence[Line]) -> str:
 
 
 def plants(lines: Sequence[Line]) -> str:
-    """How large each planted slowdown is, by workload: change and standard error over placements, in percent."""
+    """How large each planted slowdown is, by workload: change and standard error over processes, in percent."""
     latest = {(line["plant"], line["workload"]): line for line in lines if "plant" in line}
     heads = [name for name in PLANTS if any(plant == name for plant, _ in latest)]
     found = [f"| workload | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
@@ -847,7 +854,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place = Place(folder, given.trials.resolve(), tuple(shlex.split(given.around)))
     os.environ["ULPROOF_CACHE"] = str(folder / "cache")  # of its own: nobody else's builds push these out
     if given.workloads:
-        measure(place, given.confirm, given.workloads, given.seconds)
+        print(json.dumps(measure(place, given.confirm, given.workloads, given.seconds)))
         return 0
     minutes = given.minutes if given.minutes is not None else 20 if given.quick else math.inf
     deadline = time.monotonic() + 60 * minutes
