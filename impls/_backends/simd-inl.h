@@ -129,6 +129,14 @@ HWY_INLINE VF Load(const Brain* p) {
   return hn::BitCast(f32, hn::ShiftLeft<16>(wide));
 }
 
+// v, loaded once: GCC reads what is used twice from memory twice, which takes longer than a few operations.
+HWY_INLINE VF InRegister(VF v) {
+#if HWY_ARCH_X86
+  asm("" : "+v"(v.raw));
+#endif
+  return v;
+}
+
 // The nearest bfloat16, ties to even, in the low halves. A NaN stays a NaN (its payload is cut, the quiet bit set).
 HWY_INLINE VU RoundToBrain(VF v) {
   const VU bits = hn::BitCast(u32, v);

@@ -73,7 +73,10 @@ class Centred {
  public:
   static constexpr float kFill = 0.0f;
   HWY_INLINE explicit Centred(const TwoFloats& s) : high_(hn::Set(f32, s.high)), rest_(hn::Set(f32, -s.low)) {}
-  HWY_INLINE VF operator()(VF y, VF dy) const { return hn::MulAdd(y, hn::Sub(dy, high_), hn::Mul(y, rest_)); }
+  HWY_INLINE VF operator()(VF y, VF dy) const {
+    y = InRegister(y);
+    return hn::MulAdd(y, hn::Sub(dy, high_), hn::Mul(y, rest_));
+  }
   double Top() const { return 0.0; }
 
  private:

@@ -231,7 +231,10 @@ struct Inverse {
     memcpy(&leading, &bits, sizeof(leading));
     high = hn::Set(f32, float(leading)), low = hn::Set(f32, float(inverse - leading));
   }
-  HWY_INLINE VF operator()(VF e) const { return hn::MulAdd(e, high, hn::Mul(e, low)); }
+  HWY_INLINE VF operator()(VF e) const {
+    e = InRegister(e);
+    return hn::MulAdd(e, high, hn::Mul(e, low));
+  }
   VF high, low;
 };
 
