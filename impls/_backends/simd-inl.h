@@ -333,8 +333,8 @@ using Reduction = BasicReduction<true>;
 
 // factor * e^(x - shift) / 2^power: within 1.1 ULP with AVX-512 and 1.6 elsewhere, subnormal results rounded once more,
 // exactly 0 below them, NaN for NaN. Results above 2^99 are still above 2^98, or anything with kBounded, which is for results
-// that are known to be smaller. Without kShifted the reference is Near and the factor from 2^-28 to 2^28. x - shift must be
-// exact, and at most 2^16, where the result is not 0.
+// that are known to be smaller. Without kShifted the shift is 0 and factor / 2^power from 2^-124 to 2^124. x - shift must be exact,
+// and at most 2^16, where the result is not 0.
 template <bool kShifted = true, bool kBounded = false>
 class BasicExponential {
  public:

@@ -361,7 +361,8 @@ HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads, Reference& hin
   } else {
     // With rounded roots, a quarter of 2^-24 less keeps a probability just below 1 from being rounded above it.
     const double factor = kUnit / sum * (kLanes == 16 ? 1.0 : 1.0 - 0x1p-26);
-    if (reference.Near() && factor > 0x1p-28) {
+    // With a smaller factor, products on the way would be subnormal, and those are slow.
+    if (reference.shift == 0.0f && std::fabs(Exponent(factor) - reference.power) <= 104.0) {
       MapTo<kStream>(BasicExponential<false, true>(reference, factor), x, y, n, threads, kBackward);
     } else {
       MapTo<kStream>(BasicExponential<true, true>(reference, factor), x, y, n, threads, kBackward);
