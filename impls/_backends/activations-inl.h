@@ -161,49 +161,49 @@ struct Crrelu : Plain {
   static constexpr size_t kLearned = 1;
   static constexpr bool kTwoWays = true, kTwoSlopes = true;
   explicit Crrelu(const Arguments& arguments) : eps(arguments.learned[0]) {}
-  static HWY_INLINE Lanes Unusual(VF x) { return Beyond(kBell, x); }
-  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kBell, x); }
-  HWY_INLINE VF Usual(VF x) const {
-    const VF bell = Bell(x);
-    return Value(x, x, [&](VF v, VF sum) HWY_ATTR { return hn::MulAdd(v, bell, sum); });
-  }
+  static HWY_INLINE Lanes Unusual(VF x) { return Above(kBell * kBell, hn::Mul(x, x)); }
+  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Unusual(x); }
+  HWY_INLINE VF Usual(VF x) const { return Value(x, MaxKeepNaN(hn::Zero(f32), x)); }
   HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(None(Unusual(x)))) return Usual(x);
-    return Everywhere(x, [&](VF v, const auto& add_bell) HWY_ATTR { return Value(x, v, add_bell); });
+    const Lanes beyond = Unusual(x);
+    if (HWY_LIKELY(None(beyond))) return Usual(x);
+    // What is near gets the same result whatever its neighbours are; far out, x is bounded where the bell is 0.
+    const VF right = MaxKeepNaN(hn::Zero(f32), x), far = hn::Mul(Set(eps), Clamp(-18.0f, x, 18.0f));
+    return Where(beyond, hn::Add(Gaussian(x).Times(far), right), Value(Clamp(-kBell, x, kBell), right));
   }
   HWY_INLINE VF UsualSlope(VF x, VF dy, SumsOf<kLearned>& sums) const {
     const VF bell = Bell(x);
     return SlopeOf(x, x, dy, sums, [&](VF v, VF sum) HWY_ATTR { return hn::MulAdd(v, bell, sum); });
   }
   HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const {
-    if (HWY_LIKELY(None(Unusual(x)))) return UsualSlope(x, dy, sums);
-    return Everywhere(x, [&](VF v, const auto& add_bell) HWY_ATTR { return SlopeOf(x, v, dy, sums, add_bell); });
+    const Lanes beyond = Unusual(x);
+    if (HWY_LIKELY(None(beyond))) return UsualSlope(x, dy, sums);
+    const VF near = Bell(Clamp(-kBell, x, kBell));
+    const Power far = Gaussian(x);
+    return SlopeOf(x, Clamp(-18.0f, x, 18.0f), dy, sums, [&](VF v, VF sum) HWY_ATTR {
+      return Where(beyond, hn::Add(far.Times(v), sum), hn::MulAdd(v, near, sum));
+    });
   }
 
  private:
   static constexpr float kBell = 13.0f;  // up to which e^(-x^2 / 2) is normal
-  static HWY_INLINE VF Bell(VF x) { return TwoParts::OfProduct(hn::Mul(Set(-0.5f), x), x).Sum(); }
 
-  // v is x, bounded where the bell is 0; add_bell multiplies by e^(-x^2 / 2) and adds.
-  template <class AddBell>
-  HWY_INLINE VF Value(VF x, VF v, const AddBell& add_bell) const {
-    return add_bell(hn::Mul(Set(eps), v), MaxKeepNaN(hn::Zero(f32), x));
+  // eps x e^(-x^2 / 2) + right, with eps a factor of the polynomial.
+  HWY_INLINE VF Value(VF x, VF right) const {
+    const auto e = TwoParts::OfSquare(x);
+    const VF p = hn::MulAdd(Reduction::Tail<-1, 2>(e.t, eps), e.t, Set(eps));
+    return hn::MulAdd(hn::Mul(x, e.root), p, right);
   }
+  static HWY_INLINE VF Bell(VF x) {
+    const auto e = TwoParts::OfSquare(x);
+    return hn::MulAdd(hn::Mul(e.root, e.t), Reduction::Tail<-1, 2>(e.t), e.root);
+  }
+  // v is x, bounded where the bell is 0; add_bell multiplies by e^(-x^2 / 2) and adds.
   template <class AddBell>
   HWY_INLINE VF SlopeOf(VF x, VF v, VF dy, SumsOf<kLearned>& sums, const AddBell& add_bell) const {
     sums.few[0] = add_bell(hn::Mul(dy, v), sums.few[0]);
     const VF bend = hn::Mul(hn::Mul(dy, Set(eps)), hn::NegMulAdd(v, v, Set(1.0f)));
     return add_bell(bend, hn::IfThenZeroElse(hn::Le(x, hn::Zero(f32)), dy));
-  }
-  // What is near gets the same result whatever its neighbours are.
-  template <class F>
-  static HWY_INLINE VF Everywhere(VF x, const F& f) {
-    const VF near = Bell(Clamp(-kBell, x, kBell));
-    const Lanes beyond = Unusual(x);
-    const Power far = Gaussian(x);
-    return f(Clamp(-18.0f, x, 18.0f), [&](VF v, VF sum) HWY_ATTR {
-      return Where(beyond, hn::Add(far.Times(v), sum), hn::MulAdd(v, near, sum));
-    });
   }
   float eps;
 };

@@ -293,21 +293,23 @@ class BasicReduction {
       return hn::BitCast(f32, hn::Max(root, hn::Zero(i32)));
     }
   }
-  // (e^(c t) - 1) / t, c a power of two or its negative, coefficients minimax relative to the exponential.
-  template <int c = 1>
-  static HWY_INLINE VF Tail(VF t) {
+  // factor (e^(c t) - 1) / t, c = up / down a power of two or its negative, coefficients minimax relative to the exponential.
+  template <int up = 1, int down = 1>
+  static HWY_INLINE VF Tail(VF t, float factor = 1.0f) {
+    constexpr float c = float(up) / float(down), c2 = c * c, c3 = c2 * c, c4 = c2 * c2, c5 = c4 * c;
+    const auto of = [&](float coefficient) HWY_ATTR { return hn::Set(f32, coefficient * factor); };
     VF p;
     if constexpr (kLanes == 16) {
-      p = hn::MulAdd(hn::Set(f32, c * c * c * 0x1.55559Ap-3f), t, hn::Set(f32, c * c * 0x1.00021Ep-1f));
+      p = hn::MulAdd(of(c3 * 0x1.55559Ap-3f), t, of(c2 * 0x1.00021Ep-1f));
     } else if constexpr (kLanes == 8) {
-      p = hn::MulAdd(hn::Set(f32, c * c * c * c * 0x1.552CD8p-5f), t, hn::Set(f32, c * c * c * 0x1.555CAAp-3f));
-      p = hn::MulAdd(p, t, hn::Set(f32, c * c * 0x1.000002p-1f));
+      p = hn::MulAdd(of(c4 * 0x1.552CD8p-5f), t, of(c3 * 0x1.555CAAp-3f));
+      p = hn::MulAdd(p, t, of(c2 * 0x1.000002p-1f));
     } else {
-      p = hn::MulAdd(hn::Set(f32, c * c * c * c * c * 0x1.11443Ap-7f), t, hn::Set(f32, c * c * c * c * 0x1.557ACAp-5f));
-      p = hn::MulAdd(p, t, hn::Set(f32, c * c * c * 0x1.55555p-3f));
-      p = hn::MulAdd(p, t, hn::Set(f32, c * c * 0x1.fffffcp-2f));
+      p = hn::MulAdd(of(c5 * 0x1.11443Ap-7f), t, of(c4 * 0x1.557ACAp-5f));
+      p = hn::MulAdd(p, t, of(c3 * 0x1.55555p-3f));
+      p = hn::MulAdd(p, t, of(c2 * 0x1.fffffcp-2f));
     }
-    return hn::MulAdd(p, t, hn::Set(f32, float(c)));
+    return hn::MulAdd(p, t, of(c));
   }
 
  private:

@@ -114,14 +114,16 @@ inline constexpr ShortRoots kShortRoots;
 // added as an integer, so the argument is of at most kNear in size, and what is rarer takes another way.
 inline constexpr float kNear = 87.0f;
 using Lanes = hn::Mask<I32>;
-// Where |x| exceeds a bound, or is NaN; as integers, or in one comparison where there are masks.
-HWY_INLINE Lanes Beyond(float bound, VF x) {
+// Where x, no negative number, exceeds a bound or is NaN; as integers, or in one comparison where there are masks.
+HWY_INLINE Lanes Above(float bound, VF x) {
 #if HWY_TARGET == HWY_AVX3
-  return hn::RebindMask(i32, hn::Mask<F32>{_mm512_cmp_ps_mask(hn::Abs(x).raw, Set(bound).raw, _CMP_NLE_UQ)});
+  return hn::RebindMask(i32, hn::Mask<F32>{_mm512_cmp_ps_mask(x.raw, Set(bound).raw, _CMP_NLE_UQ)});
 #else
-  return hn::Gt(hn::BitCast(i32, hn::Abs(x)), hn::BitCast(i32, Set(bound)));
+  return hn::Gt(hn::BitCast(i32, x), hn::BitCast(i32, Set(bound)));
 #endif
 }
+// Where |x| does.
+HWY_INLINE Lanes Beyond(float bound, VF x) { return Above(bound, hn::Abs(x)); }
 HWY_INLINE Lanes Infinite(VF x) { return Beyond(std::numeric_limits<float>::max(), x); }
 HWY_INLINE bool None(Lanes lanes) { return hn::AllFalse(i32, lanes); }
 HWY_INLINE VF Where(Lanes lanes, VF yes, VF no) { return hn::IfThenElse(hn::RebindMask(f32, lanes), yes, no); }
@@ -133,30 +135,35 @@ class TwoParts {
   static HWY_INLINE TwoParts Of(VF x) {
     const VF k = hn::MulAdd(x, Set(c * 0x1.715476p+0f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
     const VF t = hn::NegMulAdd(whole, Set(0x1.62E430p-1f / c), x);
-    return TwoParts::template From<c>(k, hn::MulAdd(whole, Set(0x1.05C610p-29f / c), t));
-  }
-  // e^(x y), as if the product were exact; of at most 90 in size.
-  static HWY_INLINE TwoParts OfProduct(VF x, VF y) {
-    const VF k = hn::MulAdd(hn::Mul(x, y), Set(0x1.715476p+0f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
-    const VF t = hn::MulSub(x, y, hn::Mul(whole, Set(0x1.62Ep-1f)));  // so short a factor that this is exact
-    return From<1>(k, hn::NegMulAdd(whole, Set(0x1.0BFBE8p-15f), t));
+    const Rooted e = Rooted::template Of<c>(k, hn::MulAdd(whole, Set(0x1.05C610p-29f / c), t));
+    return {e.root, hn::Mul(e.root, e.t), Reduction::Tail<c>(e.t)};
   }
   HWY_INLINE VF Sum() const { return hn::MulAdd(scaled, tail, root); }
   HWY_INLINE VF Part() const { return hn::Mul(scaled, tail); }
 
   VF root, scaled, tail;
 
+  // root e^(c t)
+  struct Rooted {
+    template <int up, int down = 1>
+    static HWY_INLINE Rooted Of(VF k, VF t) {
+      const VF error = hn::Mul(hn::Load(f32, kShortRoots.error), Set(float(down) / up));
+      const VF entry = Reduction::Entry(hn::BitCast(f32, hn::Load(i32, kShortRoots.root)), k);
+      const VI root = hn::Add(hn::BitCast(i32, entry), hn::ShiftLeft<kRootShift>(hn::BitCast(i32, k)));
+      return {hn::BitCast(f32, root), hn::Add(t, Reduction::Entry(error, k))};
+    }
+    VF root, t;
+  };
+  // e^(-x^2 / 2) as root e^(-t / 2), x^2 as if it were exact; of at most 90.
+  static HWY_INLINE Rooted OfSquare(VF x) {
+    const VF k = hn::MulAdd(hn::Mul(x, x), Set(-0x1.715476p-1f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
+    const VF t = hn::MulAdd(x, x, hn::Mul(whole, Set(0x1.62Ep+0f)));  // so short a factor that this is exact
+    return Rooted::template Of<-1, 2>(k, hn::MulAdd(whole, Set(0x1.0BFBE8p-14f), t));
+  }
+
  private:
   static constexpr float kMagic = 1.5f * float(1 << kRootShift);
 
-  template <int c>
-  static HWY_INLINE TwoParts From(VF k, VF t) {
-    const VF error = hn::Mul(hn::Load(f32, kShortRoots.error), Set(1.0f / c));
-    t = hn::Add(t, Reduction::Entry(error, k));
-    const VF entry = Reduction::Entry(hn::BitCast(f32, hn::Load(i32, kShortRoots.root)), k);
-    const VF root = hn::BitCast(f32, hn::Add(hn::BitCast(i32, entry), hn::ShiftLeft<kRootShift>(hn::BitCast(i32, k))));
-    return {root, hn::Mul(root, t), Reduction::Tail<c>(t)};
-  }
   HWY_INLINE TwoParts(VF r, VF s, VF p) : root(r), scaled(s), tail(p) {}
 };
 
