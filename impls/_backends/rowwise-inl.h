@@ -59,6 +59,7 @@ class CloseRow {
  public:
   CloseRow(const Strided& array, size_t n)
       : array_(array), n_(n), apart_(array.step != ptrdiff_t(sizeof(T)) ? n : 0) {}
+  bool Close() const { return apart_.empty(); }
   const T* Read(size_t row) {
     const char* p = array_.Row(row);
     if (apart_.empty()) return reinterpret_cast<const T*>(p);

@@ -1,8 +1,14 @@
 // Activations fused with a bias before them or a count of zeros after them. Rows are taken kRows at a time; a column's sum is in
-// float within these and in double, in order, over all of them, so that it is the same for every number of threads.
+// float within these and in double, in order, over all of them, so that it is the same for every number of threads. (Strips of
+// columns that stay in the first cache, one row after the other, were slower: memory likes whole rows.)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fused/simd_kernels.cpp"
 #include <hwy/foreach_target.h>
+
+#include <hwy/aligned_allocator.h>
+
+#include <algorithm>
+#include <type_traits>
 
 #include "_backends/activations-inl.h"
 #include "_backends/rowwise-inl.h"
@@ -11,15 +17,24 @@ HWY_BEFORE_NAMESPACE();
 namespace ulproof::HWY_NAMESPACE {
 namespace {
 
-constexpr size_t kRows = 32;
+constexpr size_t kRows = 32, kVectors = 4;
+
+// Elements since the last boundary of vectors.
+template <class T>
+HWY_INLINE size_t Offset(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kLanes;
+}
 
 // y = f(x + bias)
 template <class F>
 struct BiasForward {
   static constexpr size_t kInputs = 1;
   static constexpr bool kBias = true, kSums = false;
+  static constexpr bool kLight = !F::kTwoWays, kTwoWays = std::is_base_of_v<UsualIfNear, F>;
   explicit BiasForward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE VF operator()(const VF* in, VF bias, VF&) const { return f(hn::Add(in[0], bias)); }
+  HWY_INLINE auto Unusual(const VF* in, VF bias) const { return f.Unusual(hn::Add(in[0], bias)); }
+  HWY_INLINE VF Usual(const VF* in, VF bias, VF&) const { return f.Usual(hn::Add(in[0], bias)); }
   F f;
 };
 
@@ -28,9 +43,16 @@ template <class F>
 struct BiasBackward {
   static constexpr size_t kInputs = 2;
   static constexpr bool kBias = true, kSums = true;
+  static constexpr bool kLight = !F::kTwoWays, kTwoWays = std::is_base_of_v<UsualIfNear, F>;
   explicit BiasBackward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE VF operator()(const VF* in, VF bias, VF& sum) const {
     const VF dx = f.Slope(hn::Add(in[0], bias), in[1]);
+    sum = hn::Add(sum, dx);
+    return dx;
+  }
+  HWY_INLINE auto Unusual(const VF* in, VF bias) const { return f.UnusualSlope(hn::Add(in[0], bias), in[1]); }
+  HWY_INLINE VF Usual(const VF* in, VF bias, VF& sum) const {
+    const VF dx = f.UsualSlope(hn::Add(in[0], bias), in[1]);
     sum = hn::Add(sum, dx);
     return dx;
   }
@@ -42,6 +64,7 @@ template <class F>
 struct ZerosForward {
   static constexpr size_t kInputs = 1;
   static constexpr bool kBias = false, kSums = true;
+  static constexpr bool kLight = true, kTwoWays = false;
   explicit ZerosForward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE VF operator()(const VF* in, VF, VF& count) const {
     const VF y = f(in[0]);
@@ -55,63 +78,152 @@ template <class F>
 struct ZerosBackward {
   static constexpr size_t kInputs = 2;
   static constexpr bool kBias = false, kSums = false;
+  static constexpr bool kLight = true, kTwoWays = false;
   explicit ZerosBackward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE VF operator()(const VF* in, VF, VF&) const { return f.Slope(in[0], in[1]); }
   F f;
 };
 
+// Some rows at once, so that what belongs to a column is loaded and stored once for all of them. With kPast their outputs
+// are equally far from a boundary of vectors.
+template <size_t kCount, bool kPast, class Op, class T>
+HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (*from_rows)[Op::kInputs], T* const* to_rows,
+                                               const float* bias, float* columns, size_t n) {
+  const Op op = given;
+  const T* in[kCount][Op::kInputs];
+  T* out[kCount];
+  for (size_t r = 0; r < kCount; ++r) {
+    std::copy(from_rows[r], from_rows[r] + Op::kInputs, in[r]);
+    out[r] = to_rows[r];
+  }
+  const auto step = [&](size_t i, size_t count) ULPROOF_EACH {
+    const VF shift = Op::kBias ? LoadUpTo(bias + i, count) : hn::Zero(f32);
+    VF sum = Op::kSums ? LoadUpTo(columns + i, count) : hn::Zero(f32);
+    for (size_t r = 0; r < kCount; ++r) {
+      VF from[Op::kInputs];
+      for (size_t k = 0; k < Op::kInputs; ++k) {
+        if (kPast) hwy::Prefetch(in[r][k] + i + 4096 / sizeof(T));
+        from[k] = LoadUpTo(in[r][k] + i, count);
+      }
+      const VF y = op(from, shift, sum);
+      if (count < kLanes) {
+        StorePart(y, out[r] + i, count);
+      } else if constexpr (kPast) {
+        Stream(y, out[r] + i);
+      } else {
+        Store(y, out[r] + i);
+      }
+    }
+    if (Op::kSums && count < kLanes) StorePart(sum, columns + i, count);
+    if (Op::kSums && count == kLanes) Store(sum, columns + i);
+  };
+  const auto part = [&step](size_t i, size_t count) HWY_ATTR __attribute__((noinline)) { step(i, count); };
+  size_t i = kPast ? std::min(n, (kLanes - Offset(out[0])) % kLanes) : 0;
+  if (i > 0) part(0, i);
+  if constexpr (Op::kTwoWays) {  // side by side while nothing is unusual, which is rare
+    constexpr size_t kStep = kVectors * kLanes;
+    for (; i + kStep <= n; i += kStep) {
+      VF from[kVectors][Op::kInputs], shift[kVectors];
+      Lanes unusual;
+      for (size_t v = 0; v < kVectors; ++v) {
+        const size_t at = i + v * kLanes;
+        shift[v] = Load(bias + at);
+        for (size_t k = 0; k < Op::kInputs; ++k) {
+          if (kPast) hwy::Prefetch(in[0][k] + at + 4096 / sizeof(T));
+          from[v][k] = Load(in[0][k] + at);
+        }
+        const Lanes one = op.Unusual(from[v], shift[v]);
+        unusual = v == 0 ? one : hn::Or(unusual, one);
+      }
+      if (HWY_UNLIKELY(!None(unusual))) {
+        for (size_t v = 0; v < kVectors; ++v) part(i + v * kLanes, kLanes);
+        continue;
+      }
+      for (size_t v = 0; v < kVectors; ++v) {
+        const size_t at = i + v * kLanes;
+        VF sum = Op::kSums ? Load(columns + at) : hn::Zero(f32);
+        const VF y = op.Usual(from[v], shift[v], sum);
+        if constexpr (kPast) {
+          Stream(y, out[0] + at);
+        } else {
+          Store(y, out[0] + at);
+        }
+        if constexpr (Op::kSums) Store(sum, columns + at);
+      }
+    }
+  }
+  for (; i + kLanes <= n; i += kLanes) step(i, kLanes);
+  if (i < n) part(i, n - i);
+}
+
 template <class Op, class T>
 void Run(const Sweep& sweep) {
+  // Not where arithmetic takes longer anyway, nor where a vector is half a cache line: rows in turns would flush such halves.
+  constexpr size_t kTogether = Op::kLight && (Op::kBias || Op::kSums) && kLanes * sizeof(T) == 64 ? 4 : 1;
   const size_t n = sweep.n, tasks = (sweep.rows + kRows - 1) / kRows;
   const Op op(Arguments{nullptr, sweep.scalars, 0});
   CloseRow<float> biases(sweep.learned[0].where, Op::kBias ? n : 0);
   const float* bias = Op::kBias ? biases.Read(0) : nullptr;
-  std::vector<float> sums(Op::kSums ? tasks * n : 0);
+  const bool several = sweep.threads > 1 && tasks > 1;
+  // Columns are as far from a boundary of vectors as outputs.
+  const size_t width = (n + 2 * kLanes - 1) / kLanes * kLanes;
+  const auto sums = hwy::AllocateAligned<float>(Op::kSums ? (several ? tasks : 1) * width : 1);
+  const auto columns_of = [&](size_t task) {
+    return Op::kSums ? sums.get() + task * width + Offset(reinterpret_cast<const T*>(sweep.outputs[0].Row(0))) : nullptr;
+  };
+  std::vector<double> totals(Op::kSums ? n : 0);
+  const auto add_up = [&](const float* columns) {
+    for (size_t j = 0; j < totals.size(); ++j) totals[j] += double(columns[j]);
+  };
   const auto task = [&](size_t index) HWY_ATTR {
     std::vector<CloseRow<T>> in;
     for (size_t k = 0; k < Op::kInputs; ++k) in.emplace_back(sweep.inputs[k], n);
     CloseRow<T> out(sweep.outputs[0], n);
-    float* columns = sums.data() + (Op::kSums ? index * n : 0);
-    for (size_t row = index * kRows; row < std::min(sweep.rows, (index + 1) * kRows); ++row) {
-      const T* x[Op::kInputs];
-      for (size_t k = 0; k < Op::kInputs; ++k) x[k] = in[k].Read(row);
-      WriteRow(sweep.past, out.Write(row), n, [&](size_t i, size_t count) ULPROOF_EACH {
-        VF from[Op::kInputs];
-        for (size_t k = 0; k < Op::kInputs; ++k) {
-          if (sweep.past) hwy::Prefetch(x[k] + i + 4096 / sizeof(T));
-          from[k] = LoadUpTo(x[k] + i, count);
-        }
-        const VF shift = Op::kBias ? LoadUpTo(bias + i, count) : hn::Zero(f32);
-        VF sum = Op::kSums ? LoadUpTo(columns + i, count) : hn::Zero(f32);
-        const VF y = op(from, shift, sum);
-        if constexpr (Op::kSums) {
-          if (count == kLanes) {
-            Store(sum, columns + i);
-          } else {
-            StorePart(sum, columns + i, count);
-          }
-        }
-        return y;
-      });
-      out.Done(row);
+    bool close = out.Close();
+    for (const CloseRow<T>& each : in) close = close && each.Close();
+    float* columns = columns_of(several ? index : 0);
+    if (Op::kSums) std::fill(columns, columns + n, 0.0f);
+    const size_t end = std::min(sweep.rows, (index + 1) * kRows);
+    for (size_t row = index * kRows; row < end;) {
+      const T* from[kTogether][Op::kInputs];
+      T* to[kTogether];
+      const size_t some = close && row + kTogether <= end ? kTogether : 1;
+      bool even = some == kTogether;
+      for (size_t r = 0; r < some; ++r) {
+        for (size_t k = 0; k < Op::kInputs; ++k) from[r][k] = in[k].Read(row + r);
+        to[r] = out.Write(row + r);
+        even = even && !(sweep.past && Offset(to[r]) != Offset(to[0]));
+      }
+      const auto rows = [&](auto count, size_t first) HWY_ATTR {
+        const auto kernel = sweep.past ? SomeRows<count(), true, Op, T> : SomeRows<count(), false, Op, T>;
+        kernel(op, from + first, to + first, bias, columns, n);
+      };
+      if (even) {
+        rows(std::integral_constant<size_t, kTogether>(), 0);
+      } else {
+        for (size_t r = 0; r < some; ++r) rows(std::integral_constant<size_t, 1>(), r);
+      }
+      for (size_t r = 0; r < some; ++r) out.Done(row + r);
+      row += some;
     }
-    if (sweep.past) hwy::FlushStream();
+    if (several && sweep.past) hwy::FlushStream();
+    if (!several) add_up(columns);
   };
-  if (sweep.threads == 1 || tasks < 2) {
-    for (size_t index = 0; index < tasks; ++index) task(index);
-  } else {
+  if (several) {
     ThreadPool::Instance().Run(sweep.threads, tasks, task);
+    for (size_t index = 0; index < tasks; ++index) add_up(columns_of(index));
+  } else {
+    for (size_t index = 0; index < tasks; ++index) task(index);
+    if (sweep.past) hwy::FlushStream();
   }
   if constexpr (Op::kSums) {
     const Strided& to = Op::kBias ? sweep.gradients[0].where : sweep.outputs[1];
     for (size_t j = 0; j < n; ++j) {
-      double total = 0.0;
-      for (size_t index = 0; index < tasks; ++index) total += double(sums[index * n + j]);
       char* p = to.Row(0) + ptrdiff_t(j) * to.step;
       if constexpr (Op::kBias) {
-        *reinterpret_cast<float*>(p) = float(total);
+        *reinterpret_cast<float*>(p) = float(totals[j]);
       } else {
-        *reinterpret_cast<int64_t*>(p) = int64_t(total);
+        *reinterpret_cast<int64_t*>(p) = int64_t(totals[j]);
       }
     }
   }
