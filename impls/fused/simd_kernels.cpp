@@ -1,6 +1,6 @@
 // Activations fused with a bias before them or a count of zeros after them. Rows are taken kRows at a time; a column's sum is in
-// float within these and in double, in order, over all of them, so that it is the same for every number of threads. (Strips of
-// columns that stay in the first cache, one row after the other, were slower: memory likes whole rows.)
+// float within these and in double, in order, over all of them, so that it is the same for every number of threads. Strips of
+// columns that stay in the first cache, one row after the other, were slower: memory likes whole rows.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fused/simd_kernels.cpp"
 #include <hwy/foreach_target.h>
@@ -187,21 +187,20 @@ void Run(const Sweep& sweep) {
     for (size_t row = index * kRows; row < end;) {
       const T* from[kTogether][Op::kInputs];
       T* to[kTogether];
-      const size_t some = close && row + kTogether <= end ? kTogether : 1;
-      bool even = some == kTogether;
+      // In the caches, rows in turns may fall on the same places of the first.
+      const size_t some = sweep.past && close && row + kTogether <= end ? kTogether : 1;
+      bool even = true;
       for (size_t r = 0; r < some; ++r) {
         for (size_t k = 0; k < Op::kInputs; ++k) from[r][k] = in[k].Read(row + r);
         to[r] = out.Write(row + r);
-        even = even && !(sweep.past && Offset(to[r]) != Offset(to[0]));
+        even = even && Offset(to[r]) == Offset(to[0]);
       }
-      const auto rows = [&](auto count, size_t first) HWY_ATTR {
-        const auto kernel = sweep.past ? SomeRows<count(), true, Op, T> : SomeRows<count(), false, Op, T>;
-        kernel(op, from + first, to + first, bias, columns, n);
-      };
-      if (even) {
-        rows(std::integral_constant<size_t, kTogether>(), 0);
+      if (!sweep.past) {
+        SomeRows<1, false>(op, from, to, bias, columns, n);
+      } else if (some == kTogether && even) {
+        SomeRows<kTogether, true>(op, from, to, bias, columns, n);
       } else {
-        for (size_t r = 0; r < some; ++r) rows(std::integral_constant<size_t, 1>(), r);
+        for (size_t r = 0; r < some; ++r) SomeRows<1, true>(op, from + r, to + r, bias, columns, n);
       }
       for (size_t r = 0; r < some; ++r) out.Done(row + r);
       row += some;
