@@ -187,12 +187,11 @@ class ElementwiseSweep {
   static void Dense(const Op& op, const T** in, T** out, size_t n, bool past, VD* all) {
     size_t i = 0;
     if (past) {
-      const auto after = [](const T* p) { return reinterpret_cast<uintptr_t>(p) % (kLanes * sizeof(T)) / sizeof(T); };
-      if (const size_t offset = after(out[0])) {
+      if (const size_t offset = Offset(out[0])) {
         i = kLanes - offset < n ? kLanes - offset : n;
         Few(op, in, out, 0, i, all);
       }
-      for (size_t k = 1; k < kOut; ++k) past = past && after(out[k]) == after(out[0]);
+      for (size_t k = 1; k < kOut; ++k) past = past && Offset(out[k]) == Offset(out[0]);
     }
     const size_t end = n - (n - i) % kLanes;
     if (past) {
@@ -213,13 +212,7 @@ class ElementwiseSweep {
 
   template <bool kPast>
   static HWY_INLINE void StoreAll(const VF* y, T* const* out, size_t i) {
-    for (size_t k = 0; k < kOut; ++k) {
-      if (kPast) {
-        Stream(y[k], out[k] + i);
-      } else {
-        Store(y[k], out[k] + i);
-      }
-    }
+    for (size_t k = 0; k < kOut; ++k) Put<kPast>(y[k], out[k] + i);
   }
 
   // Whole vectors, whatever they hold.

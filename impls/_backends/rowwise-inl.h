@@ -37,7 +37,7 @@ HWY_INLINE void WriteRow(bool past, T* out, size_t n, const F& f) {
   };
   size_t i = 0;
   if (past) {
-    if (const size_t offset = reinterpret_cast<uintptr_t>(out) % (kLanes * sizeof(T)) / sizeof(T)) {
+    if (const size_t offset = Offset(out)) {
       i = kLanes - offset < n ? kLanes - offset : n;
       part(0, i);
     }

@@ -172,6 +172,22 @@ HWY_INLINE void Stream(VF v, Brain* p) {
   hn::Stream(hn::DemoteTo(bits, hn::BitCast(i32, RoundToBrain(v))), bits, reinterpret_cast<uint16_t*>(p));
 }
 
+// Past the caches with kPast, for which p is on a boundary of vectors.
+template <bool kPast, class T>
+HWY_INLINE void Put(VF v, T* p) {
+  if constexpr (kPast) {
+    Stream(v, p);
+  } else {
+    Store(v, p);
+  }
+}
+
+// Elements since the last boundary of vectors.
+template <class T>
+HWY_INLINE size_t Offset(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kLanes;
+}
+
 template <class T>
 HWY_INLINE VF LoadPart(const T* p, size_t count, float fill) {
   if constexpr (sizeof(T) == 4) {

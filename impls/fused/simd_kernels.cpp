@@ -19,12 +19,6 @@ namespace {
 
 constexpr size_t kRows = 32, kVectors = 4;
 
-// Elements since the last boundary of vectors.
-template <class T>
-HWY_INLINE size_t Offset(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) / sizeof(T) % kLanes;
-}
-
 // y = f(x + bias)
 template <class F>
 struct BiasForward {
@@ -108,10 +102,8 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (
       const VF y = op(from, shift, sum);
       if (count < kLanes) {
         StorePart(y, out[r] + i, count);
-      } else if constexpr (kPast) {
-        Stream(y, out[r] + i);
       } else {
-        Store(y, out[r] + i);
+        Put<kPast>(y, out[r] + i);
       }
     }
     if (Op::kSums && count < kLanes) StorePart(sum, columns + i, count);
@@ -143,11 +135,7 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (
         const size_t at = i + v * kLanes;
         VF sum = Op::kSums ? Load(columns + at) : hn::Zero(f32);
         const VF y = op.Usual(from[v], shift[v], sum);
-        if constexpr (kPast) {
-          Stream(y, out[0] + at);
-        } else {
-          Store(y, out[0] + at);
-        }
+        Put<kPast>(y, out[0] + at);
         if constexpr (Op::kSums) Store(sum, columns + at);
       }
     }

@@ -209,11 +209,7 @@ HWY_INLINE void MapBlock(Function function, const S* x, T* y, size_t n) {
   for (; i + kGroup <= n; i += kGroup) {
     for (size_t v = i; v < i + kGroup; v += kLanes) {
       const VF result = function(Load(x + v));
-      if constexpr (kStream) {
-        Stream(result, y + v);
-      } else {
-        Store(result, y + v);
-      }
+      Put<kStream>(result, y + v);
     }
   }
   for (; i + kLanes <= n; i += kLanes) Store(function(Load(x + i)), y + i);

@@ -172,11 +172,7 @@ HWY_INLINE void MapBlock(Function& function, size_t n, T* y, const Inputs*... x)
   while (i + kGroup <= n) {
     for (size_t v = 0; v < 4; ++v, i += kLanes) {
       const VF result = MapOne(function, i, x...);
-      if constexpr (kStream) {
-        Stream(result, y + i);
-      } else {
-        Store(result, y + i);
-      }
+      Put<kStream>(result, y + i);
     }
   }
   for (; i + kLanes <= n; i += kLanes) Store(MapOne(function, i, x...), y + i);
