@@ -239,6 +239,8 @@ inline constexpr bool kScales = false;
 HWY_INLINE VF TimesPower(VF v, VF) { return v; }
 #endif
 
+inline constexpr double kLn2Rest = 0x1.05C610p-29;  // what the nearest float has more than the logarithm of 2
+
 // Where there are registers to spare, the relative errors of the roots, as rounded to float, are added to t.
 inline constexpr bool kCorrected = kLanes == 16;
 
@@ -287,9 +289,10 @@ class BasicReduction {
   }
   HWY_INLINE VF Rounded(VF v) const { return hn::MulAdd(v, hn::Set(f32, 0x1.715476p+0f), rounder_); }
   HWY_INLINE VF Whole(VF k) const { return hn::Sub(k, rounder_); }
+  template <bool kBrief = false>
   HWY_INLINE VF Rest(VF v, VF whole) const {
     const VF t = hn::NegMulAdd(whole, hn::Set(f32, 0x1.62E430p-1f), v);
-    return hn::MulAdd(whole, hn::Set(f32, 0x1.05C610p-29f), t);
+    return kBrief ? t : hn::MulAdd(whole, hn::Set(f32, float(kLn2Rest)), t);
   }
   // The entry of a table for k.
   static HWY_INLINE VF Entry(VF table, VF k) { return hn::TableLookupLanes(table, Index(k)); }
@@ -411,8 +414,8 @@ inline constexpr SumRoots kSumRoots;
 // e^(x - shift) / 2^power times kFactor, for summing: the root, and the rest of at most 0.045 of it, whose rounding is
 // negligible, as a product. Results above 2^126 are still above 2^125; far below 2^-126 they are 0. Without kShifted the
 // reference is Near, and the factor from 2^-28 to 2^28, or to 2^60 if the reference is 0. Without kFloored, -inf and some x
-// below -2^18 may give NaN.
-template <bool kShifted, bool kCorrect = kCorrected, bool kFloored = true>
+// below -2^18 may give NaN. With kBrief, an exponential of about 2^p lacks p * kLn2Rest of itself.
+template <bool kShifted, bool kCorrect = kCorrected, bool kFloored = true, bool kBrief = false>
 class BasicSumExponential {
  public:
   static constexpr double kFactor = kSumFactor;
@@ -440,7 +443,7 @@ class BasicSumExponential {
     const VF v = reduction_.template Shifted<kFloored || !kScales>(x);
     const VF k = reduction_.Rounded(v);
     const VF whole = reduction_.Whole(k);
-    VF t = reduction_.Rest(v, whole);
+    VF t = reduction_.template Rest<kBrief>(v, whole);
     if constexpr (kCorrect) t = hn::Add(t, reduction_.Entry(errors_, k));
     const VF root = reduction_.template Root<true>(k, whole);
     return {root, hn::Mul(root, t), reduction_.Tail(t), k};
@@ -478,18 +481,26 @@ class DoubleSum {
   VD low_, high_;
 };
 
-// The largest of n >= 1 elements. A NaN may be passed over, but the exponentials' sum keeps it.
-template <class T>
-HWY_INLINE float RowMax(const T* HWY_RESTRICT x, size_t n) {
+// The largest of n >= 1 elements, or of that many at each of `ways` places. A NaN may be passed over, but the exponentials' sum
+// keeps it.
+template <size_t ways = 1, class T>
+HWY_INLINE float RowMax(const T* HWY_RESTRICT x, size_t n, size_t apart = 0) {
   const VF lowest = hn::Set(f32, -std::numeric_limits<float>::infinity());
   VF m0 = lowest, m1 = lowest, m2 = lowest, m3 = lowest;
   size_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    m0 = MaxKeepNaN(m0, Load(x + i)), m1 = MaxKeepNaN(m1, Load(x + i + kLanes));
-    m2 = MaxKeepNaN(m2, Load(x + i + 2 * kLanes)), m3 = MaxKeepNaN(m3, Load(x + i + 3 * kLanes));
+    for (size_t way = 0; way < ways; ++way) {
+      const T* p = x + way * apart + i;
+      m0 = MaxKeepNaN(m0, Load(p)), m1 = MaxKeepNaN(m1, Load(p + kLanes));
+      m2 = MaxKeepNaN(m2, Load(p + 2 * kLanes)), m3 = MaxKeepNaN(m3, Load(p + 3 * kLanes));
+    }
   }
-  for (; i + kLanes <= n; i += kLanes) m0 = MaxKeepNaN(m0, Load(x + i));
-  if (i < n) m1 = MaxKeepNaN(m1, LoadPart(x + i, n - i, -std::numeric_limits<float>::infinity()));
+  for (size_t way = 0; way < ways; ++way) {
+    const T* p = x + way * apart;
+    size_t j = i;
+    for (; j + kLanes <= n; j += kLanes) m0 = MaxKeepNaN(m0, Load(p + j));
+    if (j < n) m1 = MaxKeepNaN(m1, LoadPart(p + j, n - j, -std::numeric_limits<float>::infinity()));
+  }
   return hn::GetLane(hn::MaxOfLanes(f32, hn::Max(hn::Max(m0, m1), hn::Max(m2, m3))));
 }
 

@@ -198,7 +198,7 @@ void SoftmaxRows(const Pass& pass) {
     const TwoFloatsPerRow s(rows.Sums([&](size_t r) HWY_ATTR { return SumOf<T, 2>(rows.Input(r, 0), rows.Input(r, 1)); }));
     for (size_t r = 0; r < rows.kCount; ++r) {
       Centred function(s[r]);
-      MapBlock<kStream>(function, rows.n, rows.Output(r), rows.Input(r, 0), rows.Input(r, 1));
+      MapBlock<1, kStream>(function, rows.n, rows.Output(r), rows.Input(r, 0), rows.Input(r, 1));
     }
     return true;
   };
@@ -225,7 +225,7 @@ void LogSoftmaxRows(const Pass& pass) {
     Plus<Factored> function{Factored(scaled[0])};
     for (size_t r = 0; r < rows.kCount; ++r) {
       function.Scale(scaled[r]);
-      MapBlock<kStream>(function, rows.n, rows.Output(r), rows.Input(r, 0), rows.Input(r, 1));
+      MapBlock<1, kStream>(function, rows.n, rows.Output(r), rows.Input(r, 0), rows.Input(r, 1));
     }
     return function.Within();
   };
@@ -255,7 +255,7 @@ void LogSumExpRows(const Pass& pass) {
       const double factor = dlse * ShortExp(-lse);
       if (!(std::fabs(lse) < 512.0 && Factored::Takes(factor))) return false;
       function.Scale(TwoFloats(factor * Factored::kUnit));
-      MapBlock<kStream>(function, rows.n, rows.Output(r), rows.Input(r));
+      MapBlock<1, kStream>(function, rows.n, rows.Output(r), rows.Input(r));
     }
     return function.Within();
   };

@@ -8,8 +8,8 @@
 // Sample looks at a row's first elements only, and not even at them in a short row. Its maximum is a good enough reference,
 // because the exponential keeps its accuracy over hundreds of binades (see Reduction); a row that leaves them is found by its
 // sum and done again from its maximum.
-// A row is summed in fixed blocks, so that threads change no bit of the result. One stream and no prefetching by software
-// measured best, or no worse than two streams half a row apart, where this was tuned (Zen 4).
+// A row is summed in fixed blocks, so that threads change no bit of the result, at some places of a long one at once. Prefetching
+// by software slowed every sweep down where this was tuned (Zen 4).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "softmax/simd_forward.cpp"
 #include <hwy/foreach_target.h>
@@ -98,18 +98,18 @@ HWY_INLINE VF AddTree(const float* e) {
   }
 }
 
-// Which trees of a row are summed exactly too: one of `every`, a power of two, at a place that has no period. 64 of them tell
-// enough of a long row.
+// Which trees of a row are summed exactly too: one of 2^power, at a place that has no period. 64 of them tell enough of a long
+// row.
 struct Samples {
   HWY_INLINE explicit Samples(size_t n) {
     const size_t trees = n / (kTree * kLanes);
-    while (every < 64 ? (kLanes == 16 ? 8 : 16) * every <= trees : 128 * every <= trees) every *= 2;
+    while ((power < 6 ? kLanes == 16 ? 8 : 16 : 128) <= trees >> power) ++power;
   }
   HWY_INLINE bool Has(size_t tree) const {
-    const uint32_t hash = uint32_t(tree / every) * 0x9E3779B9u;
-    return (tree & (every - 1)) == ((hash >> 26 | (hash >> 6 & ~uint32_t{63})) & (every - 1));
+    const uint32_t hash = uint32_t(tree >> power) * 0x9E3779B9u;
+    return ((tree ^ (hash >> 26 | (hash >> 6 & ~uint32_t{63}))) & ((size_t{1} << power) - 1)) == 0;
   }
-  size_t every = 1;
+  uint32_t power = 0;
 };
 
 // The rough sum of a part of a row, and how far it is from the exact one where that was sampled.
@@ -138,43 +138,65 @@ class Sample {
   VF rest_;
 };
 
-// SumBlock in about two thirds of its time. The roundings on the way outweigh each other, as a rule: a tree may be off by
-// 5 * 2^-24 of its sum, and trees that are alike by as much together, which samples show (but for a row that is built to hide
-// it from them).
-template <bool kStore, bool kStream, class T, class E>
-HWY_INLINE RoughSum SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RESTRICT e, size_t n, size_t tree,
-                               Samples samples) {
+// SumBlock in about two thirds of its time, of n elements at each of `ways` places; each of them gets its RoughSum. The
+// roundings on the way outweigh each other, as a rule: a tree may be off by 5 * 2^-24 of its sum, and trees that are alike by
+// as much together, which samples show (but for a row that is built to hide it from them).
+template <size_t ways, bool kStore, bool kStream, class T, class E>
+HWY_INLINE void SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RESTRICT e, size_t n, size_t tree,
+                           Samples samples, RoughSum* HWY_RESTRICT parts, size_t size) {
+  constexpr size_t kTreeSize = kTree * kLanes;
   const auto unseen = [](const auto&) HWY_ATTR {};
-  DoubleSum sum;
-  VD sampled = hn::Zero(f64), lacking = sampled, squares = sampled;
+  DoubleSum sums[ways];
+  struct {
+    VD sum, lacking, squares;
+  } sampled[ways];
+  for (auto& own : sampled) own = {hn::Zero(f64), hn::Zero(f64), hn::Zero(f64)};
   size_t i = 0, samples_seen = 0;
-  for (; i + kTree * kLanes <= n; i += kTree * kLanes, ++tree) {
-    if (HWY_LIKELY(!samples.Has(tree))) {
-      sum.Add(SumTree<kTree, kStore, kStream>(exponential, x + i, e + i, unseen));
-    } else {
-      Sample exact;
-      DoubleSum rough;
-      rough.Add(SumTree<kTree, kStore, kStream>(exponential, x + i, e + i,
-                                                [&](const auto& product) HWY_ATTR { exact.Add(product); }));
-      const VD lanes = rough.Lanes(), lack = hn::Sub(exact.Lanes(), lanes);
-      sum.Add(rough);
-      sampled = hn::Add(sampled, lanes), lacking = hn::Add(lacking, lack), squares = hn::MulAdd(lack, lack, squares);
-      ++samples_seen;
+  for (; i + kTreeSize <= n; i += kTreeSize, ++tree) {
+    for (size_t way = 0; way < ways; ++way) {
+      const T* from = x + way * kApart + i;
+      float* to = e + way * kApart + i;
+      if (HWY_LIKELY(!samples.Has(tree + way * (kApart / kTreeSize)))) {
+        sums[way].Add(SumTree<kTree, kStore, kStream>(exponential, from, to, unseen));
+      } else {
+        Sample exact;
+        DoubleSum rough;
+        rough.Add(SumTree<kTree, kStore, kStream>(exponential, from, to, [&](const auto& product) HWY_ATTR { exact.Add(product); }));
+        const VD lanes = rough.Lanes(), lack = hn::Sub(exact.Lanes(), lanes);
+        sums[way].Add(rough);
+        auto& own = sampled[way];
+        own = {hn::Add(own.sum, lanes), hn::Add(own.lacking, lack), hn::MulAdd(lack, lack, own.squares)};
+        ++samples_seen;
+      }
     }
   }
-  for (; i + kLanes <= n; i += kLanes) sum.Add(SumTree<1, kStore, kStream>(exponential, x + i, e + i, unseen));
-  if (i < n) {
-    const VF v = exponential.Factors(LoadPart(x + i, n - i, -60000.0f)).Whole();
-    sum.Add(v);
-    if constexpr (kStore) StorePart(v, e + i, n - i);
+  const auto total = [](VD v) HWY_ATTR { return hn::GetLane(hn::SumOfLanes(f64, v)); };
+  for (size_t way = 0; way < ways; ++way) {
+    const T* from = x + way * kApart;
+    float* to = e + way * kApart;
+    size_t j = i;
+    for (; j + kLanes <= n; j += kLanes) {
+      sums[way].Add(SumTree<1, kStore, kStream>(exponential, from + j, to + j, unseen));
+    }
+    if (j < n) {
+      const VF v = exponential.Factors(LoadPart(from + j, n - j, -60000.0f)).Whole();
+      sums[way].Add(v);
+      if constexpr (kStore) StorePart(v, to + j, n - j);
+    }
+    RoughSum& part = parts[way * (kApart / size)];
+    part = {sums[way].Total()};
+    if (samples_seen > 0) {
+      part.sampled = total(sampled[way].sum), part.lacking = total(sampled[way].lacking);
+      part.squares = total(sampled[way].squares);
+    }
   }
-  RoughSum result;
-  result.sum = sum.Total();
-  if (samples_seen > 0) {
-    const auto total = [](VD v) HWY_ATTR { return hn::GetLane(hn::SumOfLanes(f64, v)); };
-    result.sampled = total(sampled), result.lacking = total(lacking), result.squares = total(squares);
-  }
-  return result;
+}
+
+// The same out of line: with two such loops in one function, GCC made both slower by a quarter.
+template <size_t ways, bool kStore, bool kStream, class T, class E>
+HWY_NOINLINE void SumRoughlyElsewhere(const E& exponential, const T* x, float* e, size_t n, size_t tree, const Samples& samples,
+                                      RoughSum* parts, size_t size) {
+  SumRoughly<ways, kStore, kStream>(exponential, x, e, n, tree, samples, parts, size);
 }
 
 // SumRoughly of exponentials that it stored, but for those of kPart elements whose sum is above `heavy`: SumBlock of these.
@@ -195,11 +217,14 @@ HWY_INLINE double SumFromStored(const E& exact, const T* HWY_RESTRICT x, const f
 }
 
 // Write (the function is an exponential) and Scale (it is Inverse).
-template <bool kStream, class Function, class S, class T>
+template <size_t ways, bool kStream, class Function, class S, class T>
 HWY_INLINE void MapBlock(Function function, const S* x, T* y, size_t n) {
   size_t i = 0;
   const auto part = [&](size_t count) HWY_ATTR {
-    if (count > 0) StorePart(function(LoadPart(x + i, count, -kInfinity)), y + i, count);
+    if (count == 0) return;
+    for (size_t at = i; at < i + ways * kApart; at += kApart) {
+      StorePart(function(LoadPart(x + at, count, -kInfinity)), y + at, count);
+    }
     i += count;
   };
   if constexpr (kStream) {
@@ -207,12 +232,17 @@ HWY_INLINE void MapBlock(Function function, const S* x, T* y, size_t n) {
     part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
   }
   for (; i + kGroup <= n; i += kGroup) {
-    for (size_t v = i; v < i + kGroup; v += kLanes) {
-      const VF result = function(Load(x + v));
-      Put<kStream>(result, y + v);
+    for (size_t way = 0; way < ways; ++way) {
+      const size_t at = way * kApart + i;
+      for (size_t v = at; v < at + kGroup; v += kLanes) {
+        const VF result = function(Load(x + v));
+        Put<kStream>(result, y + v);
+      }
     }
   }
-  for (; i + kLanes <= n; i += kLanes) Store(function(Load(x + i)), y + i);
+  for (; i + kLanes <= n; i += kLanes) {
+    for (size_t at = i; at < i + ways * kApart; at += kApart) Store(function(Load(x + at)), y + at);
+  }
   part(n - i);
 }
 
@@ -241,26 +271,35 @@ struct Inverse {
 template <bool kShifted, bool kStore, bool kStream, class T>
 HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x, float* e, size_t n, size_t threads) {
   const BasicSumExponential<kShifted> exact(reference, factor);
-  if (n <= 8 * kPart) return SumBlock<kStore, kStream>(exact, x, e, n);
-  const BasicSumExponential<kShifted, false, false> plain(reference, factor);
-  const BasicSumExponential<kShifted, false> floored(reference, factor);
+  if (n <= 16 * kPart) return SumBlock<kStore, kStream>(exact, x, e, n);
+  // What is stored must be right on its own; a part's sum lacks about as much of itself as exponentials of its size do.
+  constexpr bool kBrief = kScales && !kShifted && !kStore;
+  const BasicSumExponential<kShifted, false, false, kBrief> plain(reference, factor);
+  const BasicSumExponential<kShifted, false, true, kBrief> floored(reference, factor);
   const Samples samples(n);
-  size_t size = kPart;
-  while (size < (kStore ? kBlock : kBlock / 4) && size < n / 64) size *= 2;
+  size_t size = kPart;  // a part's own cost against that of summing some again
+  while (size < kBlock && size * size < (kStore ? 64 : 16) * n) size *= 2;
   std::atomic<bool> masked = false;  // what had to be done once had better be done at once
   std::vector<RoughSum> parts((n + size - 1) / size);
-  EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR {
+  EachBlocks<kWays>(n, threads, false, [&](size_t begin, size_t count, auto ways) HWY_ATTR {
     for (size_t i = begin; i < begin + count; i += size) {
-      RoughSum& part = parts[i / size];
+      RoughSum* part = &parts[i / size];
       const size_t some = std::min(size, begin + count - i), tree = i / (kTree * kLanes);
       if (!masked.load(std::memory_order_relaxed)) {
-        part = SumRoughly<kStore, kStream>(plain, x + i, e + i, some, tree, samples);
-        if (!kScales || part.sum <= kLargest) continue;
+        SumRoughly<ways(), kStore, kStream>(plain, x + i, e + i, some, tree, samples, part, size);
+        bool good = true;
+        for (size_t way = 0; kScales && way < ways(); ++way) good = good && part[way * (kApart / size)].sum <= kLargest;
+        if (good) continue;
         masked.store(true, std::memory_order_relaxed);
       }
-      part = SumRoughly<kStore, kStream>(floored, x + i, e + i, some, tree, samples);
+      SumRoughlyElsewhere<ways(), kStore, kStream>(floored, x + i, e + i, some, tree, samples, part, size);
     }
   });
+  if constexpr (kBrief) {
+    // Exponentials that make up a part's sum are of its size if there are few, and of its mean's size if they are alike.
+    const double few = reference.power - 0.5 * std::log2(double(size));
+    for (RoughSum& part : parts) part.sum *= 1.0 + kLn2Rest * (Exponent(part.sum) + few);
+  }
   const auto total = [&] {
     double sum = 0.0;
     for (const RoughSum& part : parts) sum += part.sum;
@@ -275,7 +314,7 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   }
   // Not when it is a few elements that the difference comes from.
   const bool biased = std::fabs(light.lacking) > kBias * light.sampled && light.lacking * light.lacking > 6 * light.squares;
-  EachBlock(n, biased ? threads : 1, false, [&](size_t begin, size_t block) HWY_ATTR {
+  EachBlock(n, biased ? threads : 1, [&](size_t begin, size_t block) HWY_ATTR {
     for (size_t i = begin; i < begin + block; i += size) {
       double& part = parts[i / size].sum;
       const size_t count = std::min(size, begin + block - i);
@@ -292,8 +331,8 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
 
 template <bool kStream, class Function, class S, class T>
 HWY_NOINLINE void MapTo(const Function& function, const S* x, T* y, size_t n, size_t threads, bool backward) {
-  EachBlock(n, threads, backward, [&](size_t begin, size_t count) HWY_ATTR {
-    MapBlock<kStream>(function, x + begin, y + begin, count);
+  EachBlocks<kWays>(n, threads, backward, [&](size_t begin, size_t count, auto ways) HWY_ATTR {
+    MapBlock<ways(), kStream>(function, x + begin, y + begin, count);
   });
 }
 

@@ -149,7 +149,7 @@ void LogSoftmaxRows(const Pass& pass) {
     const TwoFloatsPerRow logs(sums.Each(ShortLog));
     for (size_t r = 0; r < rows.kCount; ++r) {
       Subtract function(logs[r]);
-      MapBlock<kStream>(function, rows.n, rows.Output(r), rows.Input(r));
+      MapBlock<1, kStream>(function, rows.n, rows.Output(r), rows.Input(r));
     }
     return true;
   };

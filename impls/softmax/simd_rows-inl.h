@@ -161,22 +161,29 @@ HWY_INLINE void MapPart(Function& function, size_t i, size_t count, T* y, const 
   if (count > 0) StorePart(function(LoadPart(x + i, count, Function::kFill)...), y + i, count);
 }
 
-template <bool kStream, class Function, class T, class... Inputs>
+template <size_t ways, bool kStream, class Function, class T, class... Inputs>
 HWY_INLINE void MapBlock(Function& function, size_t n, T* y, const Inputs*... x) {
   size_t i = 0;
+  const auto part = [&](size_t count) HWY_ATTR {
+    for (size_t at = i; at < i + ways * kApart; at += kApart) MapPart(function, at, count, y, x...);
+    i += count;
+  };
   if constexpr (kStream) {
     constexpr size_t kBytes = kLanes * sizeof(T);
-    i = std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T));
-    MapPart(function, 0, i, y, x...);
+    part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
   }
-  while (i + kGroup <= n) {
-    for (size_t v = 0; v < 4; ++v, i += kLanes) {
-      const VF result = MapOne(function, i, x...);
-      Put<kStream>(result, y + i);
+  for (; i + kGroup <= n; i += kGroup) {
+    for (size_t at = i; at < i + ways * kApart; at += kApart) {
+      for (size_t v = at; v < at + kGroup; v += kLanes) {
+        const VF result = MapOne(function, v, x...);
+        Put<kStream>(result, y + v);
+      }
     }
   }
-  for (; i + kLanes <= n; i += kLanes) Store(MapOne(function, i, x...), y + i);
-  MapPart(function, i, n - i, y, x...);
+  for (; i + kLanes <= n; i += kLanes) {
+    for (size_t at = i; at < i + ways * kApart; at += kApart) Store(MapOne(function, at, x...), y + at);
+  }
+  part(n - i);
 }
 
 // ---- sweeps over a row, block by block
@@ -190,8 +197,14 @@ HWY_INLINE double SumRow(size_t n, size_t threads, const Make& make) {
   };
   if (n <= kBlock) return total(SumBlock(make(0), n));
   std::vector<double> parts((n + kBlock - 1) / kBlock);
-  EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR {
-    parts[begin / kBlock] = total(SumBlock(make(begin), count));
+  EachBlocks<kWays>(n, threads, false, [&](size_t begin, size_t count, auto ways) HWY_ATTR {
+    if constexpr (ways() == 1) {
+      parts[begin / kBlock] = total(SumBlock(make(begin), count));
+    } else {
+      auto first = make(begin), second = make(begin + kApart);
+      for (size_t i = 0; i < kBlock; i += kGroup) first.Add(i), second.Add(i);
+      parts[begin / kBlock] = total(first.Lanes()), parts[(begin + kApart) / kBlock] = total(second.Lanes());
+    }
   });
   double sum = 0.0;
   for (const double part : parts) sum += part;
@@ -201,14 +214,16 @@ HWY_INLINE double SumRow(size_t n, size_t threads, const Make& make) {
 // Maps a row of inputs to y; returns the largest Top() of the function, which has seen a block of it.
 template <bool kStream, class Function, class T, class... Inputs>
 HWY_INLINE double MapRow(const Function& function, size_t n, size_t threads, T* y, const Inputs*... x) {
-  const auto map = [&](size_t begin, size_t count) HWY_ATTR {
+  const auto map = [&](size_t begin, size_t count, auto ways) HWY_ATTR {
     Function own = function;
-    MapBlock<kStream>(own, count, y + begin, (x + begin)...);
+    MapBlock<ways(), kStream>(own, count, y + begin, (x + begin)...);
     return own.Top();
   };
-  if (n <= kBlock) return map(0, n);
-  std::vector<double> tops((n + kBlock - 1) / kBlock);
-  EachBlock(n, threads, false, [&](size_t begin, size_t count) HWY_ATTR { tops[begin / kBlock] = map(begin, count); });
+  if (n <= kBlock) return map(0, n, Ways<1>());
+  std::vector<double> tops((n + kBlock - 1) / kBlock, -std::numeric_limits<double>::infinity());
+  EachBlocks<kWays>(n, threads, false, [&](size_t begin, size_t count, auto ways) HWY_ATTR {
+    tops[begin / kBlock] = map(begin, count, ways);
+  });
   return *std::max_element(tops.begin(), tops.end());
 }
 
