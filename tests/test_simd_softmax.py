@@ -110,6 +110,31 @@ def test_rows_whose_roundings_add_up(implementation: Implementation, isa: str) -
 
 
 @EVERY_ISA
+@EVERY_VARIANT
+def test_equal_peaks(implementation: Implementation, isa: str) -> None:
+    """Peaks that make up the sum together, too few for samples of it and too many to stand out, all rounded alike."""
+    rng = np.random.default_rng(0)
+    for n in (7000, 16384, 65536, 300_001):
+        for peaks in (5, 9, 16, 30, 60, 300):
+            x = rng.uniform(-1, 1, (1, n)).astype(np.float32)
+            x[0, rng.integers(0, n, peaks)] = rng.uniform(15, 30)
+            assert error(x, run(implementation, x, isa=isa)) <= 2.0, (n, peaks)
+
+
+@EVERY_ISA
+@EVERY_VARIANT
+def test_a_few_parts_of_a_row_that_are_not_masked(implementation: Implementation, isa: str) -> None:
+    rng = np.random.default_rng(0)
+    for n in (65536, 300_001):
+        for kept in (700, 3000, n // 20):
+            for values in (np.zeros(kept), rng.normal(-2.3, 0.01, kept)):
+                x = np.full((1, n), -np.inf, np.float32)
+                begin = rng.integers(n - kept)
+                x[0, begin : begin + kept] = values
+                assert error(x, run(implementation, x, isa=isa)) <= 2.0, (n, kept)
+
+
+@EVERY_ISA
 def test_a_row_of_2_to_the_26(isa: str) -> None:
     """Equal elements make the published float32 lane sums stagnate; a float64 sum of 4096 different ones is the oracle."""
     pattern = (10 * np.random.default_rng(0).standard_normal(4096)).astype(np.float32)

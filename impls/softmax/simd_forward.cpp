@@ -199,21 +199,46 @@ HWY_NOINLINE void SumRoughlyElsewhere(const E& exponential, const T* x, float* e
   SumRoughly<ways, kStore, kStream>(exponential, x, e, n, tree, samples, parts, size);
 }
 
-// SumRoughly of exponentials that it stored, but for those of kPart elements whose sum is above `heavy`: SumBlock of these.
+// SumRoughly of exponentials that it stored, but for those of kPart elements whose sum is above `heavy`: SumBlock of these, or of
+// all if the others amount to that.
 template <class T, class E>
 HWY_INLINE double SumFromStored(const E& exact, const T* HWY_RESTRICT x, const float* HWY_RESTRICT e, size_t n, double heavy) {
-  double total = 0.0;
+  double total = 0.0, rest = 0.0;
   for (size_t i = 0; i < n; i += kPart) {
     const size_t count = std::min(kPart, n - i);
-    double part = std::numeric_limits<double>::infinity();
+    DoubleSum sum;
     if (count == kPart) {
-      DoubleSum sum;
       for (size_t j = 0; j < kPart; j += kTree * kLanes) sum.Add(AddTree<kTree>(e + i + j));
-      part = sum.Total();
     }
-    total += part > heavy ? SumBlock<false, false>(exact, x + i, nullptr, count) : part;
+    const double part = sum.Total();
+    if (count == kPart && part <= heavy) {
+      rest += part;
+    } else {
+      total += SumBlock<false, false>(exact, x + i, nullptr, count);
+    }
   }
-  return total;
+  return rest <= heavy ? total + rest : SumBlock<false, false>(exact, x, nullptr, n);
+}
+
+// The exponential of a part's largest element if that is above `least` and has equals in other parts: they may be too many to
+// stand out, and too few for the samples. Otherwise infinity.
+template <class T, class E>
+HWY_NOINLINE double Tied(const E& exponential, const T* x, size_t n, const std::vector<RoughSum>& parts, size_t size,
+                         size_t largest, double least) {
+  constexpr double kNone = std::numeric_limits<double>::infinity();
+  const auto count = [&](size_t part) { return std::min(size, n - part * size); };
+  const VF top = hn::Set(f32, RowMax(x + largest * size, count(largest)));
+  const double e = hn::GetLane(exponential.Factors(top).Whole());
+  if (!(e > least)) return kNone;
+  for (size_t part = 0; part < parts.size(); ++part) {
+    if (parts[part].sum < 0.99 * e || part == largest) continue;
+    const T* from = x + part * size;
+    for (size_t i = 0; i < count(part); i += kLanes) {
+      const VF v = count(part) - i >= kLanes ? Load(from + i) : LoadPart(from + i, count(part) - i, -kInfinity);
+      if (!hn::AllFalse(f32, hn::Eq(v, top))) return e;
+    }
+  }
+  return kNone;
 }
 
 // Write (the function is an exponential) and Scale (it is Inverse).
@@ -271,14 +296,14 @@ struct Inverse {
 template <bool kShifted, bool kStore, bool kStream, class T>
 HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x, float* e, size_t n, size_t threads) {
   const BasicSumExponential<kShifted> exact(reference, factor);
-  if (n <= 16 * kPart) return SumBlock<kStore, kStream>(exact, x, e, n);
+  if (n <= 24 * kPart) return SumBlock<kStore, kStream>(exact, x, e, n);
   // What is stored must be right on its own; a part's sum lacks about as much of itself as exponentials of its size do.
   constexpr bool kBrief = kScales && !kShifted && !kStore;
   const BasicSumExponential<kShifted, false, false, kBrief> plain(reference, factor);
   const BasicSumExponential<kShifted, false, true, kBrief> floored(reference, factor);
   const Samples samples(n);
   size_t size = kPart;  // a part's own cost against that of summing some again
-  while (size < kBlock && size * size < (kStore ? 64 : 16) * n) size *= 2;
+  while (size < kBlock && (kStore ? size * 64 <= n : size * size < 16 * n)) size *= 2;
   std::atomic<bool> masked = false;  // what had to be done once had better be done at once
   std::vector<RoughSum> parts((n + size - 1) / size);
   EachBlocks<kWays>(n, threads, false, [&](size_t begin, size_t count, auto ways) HWY_ATTR {
@@ -307,21 +332,29 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   };
   const double sum = total();
   if (!(sum < kTooLarge * SumExponential::kFactor)) return sum;
+  // Parts above this are summed again: roundings of more parts than are left outweigh each other.
+  double heavy = sum * std::max(1.0 / 32, 3.0 / double(parts.size()));
   RoughSum light;
+  const RoughSum* largest = nullptr;
   for (const RoughSum& part : parts) {
-    if (part.sum > sum / 8) continue;
-    light.sampled += part.sampled, light.lacking += part.lacking, light.squares += part.squares;
+    if (part.sum > heavy) continue;
+    light.sum += part.sum, light.sampled += part.sampled, light.lacking += part.lacking, light.squares += part.squares;
+    if (largest == nullptr || part.sum > largest->sum) largest = &part;
   }
   // Not when it is a few elements that the difference comes from.
-  const bool biased = std::fabs(light.lacking) > kBias * light.sampled && light.lacking * light.lacking > 6 * light.squares;
+  const bool biased = std::fabs(light.lacking) > kBias * light.sampled && light.lacking * light.lacking > 4 * light.squares;
+  if (!biased && light.sum > sum / 8) {
+    const size_t place = size_t(largest - parts.data());
+    heavy = std::min(heavy, Tied(plain, x, n, parts, size, place, sum / double(size_t{16} << samples.power)) / 4);
+  }
   EachBlock(n, biased ? threads : 1, [&](size_t begin, size_t block) HWY_ATTR {
     for (size_t i = begin; i < begin + block; i += size) {
       double& part = parts[i / size].sum;
       const size_t count = std::min(size, begin + block - i);
       if (biased) {
         part = SumBlock<false, false>(exact, x + i, e, count);
-      } else if (part > sum / 8) {
-        part = kStore && count > kPart ? SumFromStored(exact, x + i, e + i, count, sum / 8)
+      } else if (part > heavy) {
+        part = kStore && count > kPart ? SumFromStored(exact, x + i, e + i, count, std::min(heavy, sum / 64))
                                        : SumBlock<false, false>(exact, x + i, e, count);
       }
     }
