@@ -7,7 +7,6 @@
 #endif
 
 #include "_backends/elementwise-inl.h"
-#include "_backends/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ulproof::HWY_NAMESPACE {
@@ -161,7 +160,7 @@ struct Crrelu : Plain {
   static constexpr size_t kLearned = 1;
   static constexpr bool kTwoWays = true, kTwoSlopes = true;
   explicit Crrelu(const Arguments& arguments) : eps(arguments.learned[0]) {}
-  static HWY_INLINE Lanes Unusual(VF x) { return Above(kBell * kBell, hn::Mul(x, x)); }
+  static HWY_INLINE Lanes Unusual(VF x) { return Beyond(kBell * kBell, hn::Mul(x, x)); }
   static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Unusual(x); }
   HWY_INLINE VF Usual(VF x) const { return Value(x, MaxKeepNaN(hn::Zero(f32), x)); }
   HWY_INLINE VF operator()(VF x) const {
@@ -352,7 +351,7 @@ struct Rational {
   HWY_INLINE Lanes Unusual(VF x) const {
     const Lanes large = Beyond(6.0f, x);  // where float alone can't keep within 2 ULP
     if constexpr (kVersion != 'N') return large;
-    return hn::Or(large, hn::RebindMask(i32, hn::Lt(hn::Abs(Denominator(f32, x)), Set(0x1p-8f))));  // beside a pole
+    return hn::Or(large, Less(hn::Abs(Denominator(f32, x)), Set(0x1p-8f)));  // beside a pole
   }
   HWY_INLINE VF Usual(VF x) const { return Value(f32, x); }
   HWY_INLINE VF operator()(VF x) const {
@@ -364,7 +363,7 @@ struct Rational {
     // The derivative jumps where the sum is 0: a float may be on the wrong side of it.
     const VF square = hn::Mul(x, x), sum = Estrin(f32, x, square, q);
     const VF close = hn::Mul(Set(0x1p-20f), hn::Max(Set(1.0f), hn::Mul(square, square)));
-    return hn::Or(large, hn::RebindMask(i32, hn::Lt(hn::Abs(sum), close)));
+    return hn::Or(large, Less(hn::Abs(sum), close));
   }
   HWY_INLINE VF UsualSlope(VF x, VF dy, SumsOf<kLearned>& sums) const { return Terms(f32, x, dy, sums.few); }
   HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const { return SlopeOf(*this, x, dy, sums); }

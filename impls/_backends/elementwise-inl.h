@@ -30,7 +30,7 @@
 
 #include <hwy/cache_control.h>
 
-#include "_backends/simd-inl.h"
+#include "_backends/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ulproof::HWY_NAMESPACE {
@@ -38,7 +38,6 @@ namespace ulproof::HWY_NAMESPACE {
 // The work is cut into tasks of about this many elements, at places that depend on the shape alone; sums are taken task by
 // task, in order, so that they are the same for every number of threads.
 inline constexpr size_t kTask = size_t{1} << 16;
-inline constexpr size_t kAhead = 4096;   // bytes that sweeps beyond the caches prefetch ahead
 inline constexpr size_t kBuffer = 1024;  // elements of a strided row that are gathered at a time
 inline constexpr size_t kTogether = 4;   // vectors that are computed side by side
 inline constexpr size_t kApart = 16;     // vectors that are computed one by one when there is something unusual among them
@@ -202,12 +201,8 @@ class ElementwiseSweep {
     if (end < n) Few(op, in, out, end, n - end, all);
   }
 
-  template <bool kPast>
   static HWY_INLINE void LoadAll(const T* const* in, size_t i, VF* x) {
-    for (size_t k = 0; k < kIn; ++k) {
-      if (kPast) hwy::Prefetch(in[k] + i + kAhead / sizeof(T));
-      x[k] = Load(in[k] + i);
-    }
+    for (size_t k = 0; k < kIn; ++k) x[k] = Load(in[k] + i);
   }
 
   template <bool kPast>
@@ -221,7 +216,7 @@ class ElementwiseSweep {
     Sums sums(all);
     for (; i < end; i += kLanes) {
       VF x[kIn], y[kOut];
-      LoadAll<kPast>(in, i, x);
+      LoadAll(in, i, x);
       op(x, y, sums);
       StoreAll<kPast>(y, out, i);
     }
@@ -244,11 +239,11 @@ class ElementwiseSweep {
       while (i < end) {
         for (; i + kStep <= end; i += kStep) {
           VF x[kTogether][kIn], y[kOut];
-          for (size_t v = 0; v < kTogether; ++v) LoadAll<kPast>(in, i + v * kLanes, x[v]);
+          for (size_t v = 0; v < kTogether; ++v) LoadAll(in, i + v * kLanes, x[v]);
           if constexpr (Op::kTwoWays) {
             auto unusual = kept.Unusual(x[0]);
             for (size_t v = 1; v < kTogether; ++v) unusual = hn::Or(unusual, kept.Unusual(x[v]));
-            if (HWY_UNLIKELY(!hn::AllFalse(i32, unusual))) break;
+            if (HWY_UNLIKELY(!None(unusual))) break;
           }
           for (size_t v = 0; v < kTogether; ++v) {
             if constexpr (Op::kTwoWays) {

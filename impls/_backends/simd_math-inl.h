@@ -113,20 +113,17 @@ inline constexpr ShortRoots kShortRoots;
 // An exponential as the sum of two floats, root + scaled * tail, the second part below a twentieth of the first. Its exponent is
 // added as an integer, so the argument is of at most kNear in size, and what is rarer takes another way.
 inline constexpr float kNear = 87.0f;
-using Lanes = hn::Mask<I32>;
-// Where x, no negative number, exceeds a bound or is NaN; as integers, or in one comparison where there are masks.
-HWY_INLINE Lanes Above(float bound, VF x) {
-#if HWY_TARGET == HWY_AVX3
-  return hn::RebindMask(i32, hn::Mask<F32>{_mm512_cmp_ps_mask(x.raw, Set(bound).raw, _CMP_NLE_UQ)});
-#else
-  return hn::Gt(hn::BitCast(i32, x), hn::BitCast(i32, Set(bound)));
-#endif
+// Which lanes something is true of: negative integers there. (Comparisons into masks take the pipes of multiply-adds on x86.)
+using Lanes = VI;
+// Where |x| exceeds a bound or is NaN.
+HWY_INLINE Lanes Beyond(float bound, VF x) {
+  return hn::Sub(hn::BitCast(i32, Set(bound)), hn::BitCast(i32, hn::Abs(x)));
 }
-// Where |x| does.
-HWY_INLINE Lanes Beyond(float bound, VF x) { return Above(bound, hn::Abs(x)); }
+// Where a < b, or perhaps where one of them is NaN.
+HWY_INLINE Lanes Less(VF a, VF b) { return hn::BitCast(i32, hn::Sub(a, b)); }
 HWY_INLINE Lanes Infinite(VF x) { return Beyond(std::numeric_limits<float>::max(), x); }
-HWY_INLINE bool None(Lanes lanes) { return hn::AllFalse(i32, lanes); }
-HWY_INLINE VF Where(Lanes lanes, VF yes, VF no) { return hn::IfThenElse(hn::RebindMask(f32, lanes), yes, no); }
+HWY_INLINE bool None(Lanes lanes) { return hn::AllFalse(i32, hn::Lt(lanes, hn::Zero(i32))); }
+HWY_INLINE VF Where(Lanes lanes, VF yes, VF no) { return hn::IfNegativeThenElse(hn::BitCast(f32, lanes), yes, no); }
 
 class TwoParts {
  public:
@@ -297,9 +294,10 @@ struct Mirrored {
   HWY_INLINE Lanes Unusual(VF x) const { return Beyond(kFar, x); }
   HWY_INLINE Lanes UnusualSlope(VF x, VF) const { return Beyond(kFar, x); }
 
+  // max(x, 0) - t q
   HWY_INLINE VF Usual(VF x) const {
-    const VF q = Pieces(Curve::Value())(hn::Abs(x));
-    return hn::Mul(x, hn::IfThenElse(hn::Lt(x, hn::Zero(f32)), q, hn::Sub(Set(1.0f), q)));
+    const VF t = hn::Abs(x);
+    return hn::NegMulAdd(t, Pieces(Curve::Value())(t), MaxKeepNaN(hn::Zero(f32), x));
   }
   HWY_INLINE VF operator()(VF x) const {
     const VF y = Usual(x);
@@ -312,7 +310,9 @@ struct Mirrored {
 
   HWY_INLINE VF UsualSlope(VF x, VF dy) const {
     const VF d = Pieces(Curve::Slope())(hn::Abs(x));
-    return hn::Mul(dy, hn::IfThenElse(hn::Lt(x, hn::Zero(f32)), d, hn::Sub(Set(1.0f), d)));
+    const VI negative = hn::ShiftRight<31>(hn::BitCast(i32, x)), sign = hn::BitCast(i32, Set(-0.0f));
+    const VF with_sign = hn::BitCast(f32, hn::Xor(hn::BitCast(i32, d), hn::AndNot(negative, sign)));
+    return hn::MulAdd(dy, with_sign, hn::BitCast(f32, hn::AndNot(negative, hn::BitCast(i32, dy))));
   }
   HWY_INLINE VF Slope(VF x, VF dy) const {
     const VF dx = UsualSlope(x, dy);

@@ -96,7 +96,6 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (
     for (size_t r = 0; r < kCount; ++r) {
       VF from[Op::kInputs];
       for (size_t k = 0; k < Op::kInputs; ++k) {
-        if (kPast) hwy::Prefetch(in[r][k] + i + 4096 / sizeof(T));
         from[k] = LoadUpTo(in[r][k] + i, count);
       }
       const VF y = op(from, shift, sum);
@@ -121,7 +120,6 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (
         const size_t at = i + v * kLanes;
         shift[v] = Load(bias + at);
         for (size_t k = 0; k < Op::kInputs; ++k) {
-          if (kPast) hwy::Prefetch(in[0][k] + at + 4096 / sizeof(T));
           from[v][k] = Load(in[0][k] + at);
         }
         const Lanes one = op.Unusual(from[v], shift[v]);
