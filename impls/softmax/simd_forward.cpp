@@ -298,7 +298,7 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   const BasicSumExponential<kShifted> exact(reference, factor);
   if (n <= 24 * kPart) return SumBlock<kStore, kStream>(exact, x, e, n);
   // What is stored must be right on its own; a part's sum lacks about as much of itself as exponentials of its size do.
-  constexpr bool kBrief = kScales && !kShifted && !kStore;
+  constexpr bool kBrief = !kShifted && !kStore;
   const BasicSumExponential<kShifted, false, false, kBrief> plain(reference, factor);
   const BasicSumExponential<kShifted, false, true, kBrief> floored(reference, factor);
   const Samples samples(n);
@@ -322,8 +322,8 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   });
   if constexpr (kBrief) {
     // Exponentials that make up a part's sum are of its size if there are few, and of its mean's size if they are alike.
-    const double few = reference.power - 0.5 * std::log2(double(size));
-    for (RoughSum& part : parts) part.sum *= 1.0 + kLn2Rest * (Exponent(part.sum) + few);
+    const double between = reference.power - 0.75 * std::log2(double(size));
+    for (RoughSum& part : parts) part.sum *= 1.0 + kLn2Rest * (Exponent(part.sum) + between);
   }
   const auto total = [&] {
     double sum = 0.0;
