@@ -1,6 +1,8 @@
 // Activations fused with a bias before them or a count of zeros after them. Rows are taken kRows at a time; a column's sum is in
-// float within these and in double, in order, over all of them, so that it is the same for every number of threads. Strips of
-// columns that stay in the first cache, one row after the other, were slower: memory likes whole rows.
+// float within these and in double, in order, over all of them, so that it is the same for every number of threads. Beyond the
+// caches they are taken in pairs, of rows so far apart that the prefetchers follow both: what belongs to a column is loaded once
+// for two. (Neighbours confuse the prefetchers; strips of columns that stay in the first cache were slower: memory likes whole
+// rows.)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fused/simd_kernels.cpp"
 #include <hwy/foreach_target.h>
@@ -8,7 +10,6 @@
 #include <hwy/aligned_allocator.h>
 
 #include <algorithm>
-#include <type_traits>
 
 #include "_backends/activations-inl.h"
 #include "_backends/rowwise-inl.h"
@@ -17,14 +18,15 @@ HWY_BEFORE_NAMESPACE();
 namespace ulproof::HWY_NAMESPACE {
 namespace {
 
-constexpr size_t kRows = 32, kVectors = 4;
+constexpr size_t kRows = 32, kPairs = kRows / 2, kVectors = 4;
+constexpr size_t kFar = size_t{1} << 19;  // elements that paired rows are apart, or some more
 
 // y = f(x + bias)
 template <class F>
 struct BiasForward {
   static constexpr size_t kInputs = 1;
   static constexpr bool kBias = true, kSums = false;
-  static constexpr bool kLight = !F::kTwoWays, kTwoWays = std::is_base_of_v<UsualIfNear, F>;
+  static constexpr bool kTwoWays = F::kTwoWays;
   explicit BiasForward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE VF operator()(const VF* in, VF bias, VF&) const { return f(hn::Add(in[0], bias)); }
   HWY_INLINE auto Unusual(const VF* in, VF bias) const { return f.Unusual(hn::Add(in[0], bias)); }
@@ -37,7 +39,7 @@ template <class F>
 struct BiasBackward {
   static constexpr size_t kInputs = 2;
   static constexpr bool kBias = true, kSums = true;
-  static constexpr bool kLight = !F::kTwoWays, kTwoWays = std::is_base_of_v<UsualIfNear, F>;
+  static constexpr bool kTwoWays = F::kTwoSlopes;
   explicit BiasBackward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE VF operator()(const VF* in, VF bias, VF& sum) const {
     const VF dx = f.Slope(hn::Add(in[0], bias), in[1]);
@@ -58,7 +60,7 @@ template <class F>
 struct ZerosForward {
   static constexpr size_t kInputs = 1;
   static constexpr bool kBias = false, kSums = true;
-  static constexpr bool kLight = true, kTwoWays = false;
+  static constexpr bool kTwoWays = false;
   explicit ZerosForward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE VF operator()(const VF* in, VF, VF& count) const {
     const VF y = f(in[0]);
@@ -72,7 +74,7 @@ template <class F>
 struct ZerosBackward {
   static constexpr size_t kInputs = 2;
   static constexpr bool kBias = false, kSums = false;
-  static constexpr bool kLight = true, kTwoWays = false;
+  static constexpr bool kTwoWays = false;
   explicit ZerosBackward(const Arguments& arguments) : f(arguments) {}
   HWY_INLINE VF operator()(const VF* in, VF, VF&) const { return f.Slope(in[0], in[1]); }
   F f;
@@ -112,28 +114,26 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (
   size_t i = kPast ? std::min(n, (kLanes - Offset(out[0])) % kLanes) : 0;
   if (i > 0) part(0, i);
   if constexpr (Op::kTwoWays) {  // side by side while nothing is unusual, which is rare
-    constexpr size_t kStep = kVectors * kLanes;
-    for (; i + kStep <= n; i += kStep) {
-      VF from[kVectors][Op::kInputs], shift[kVectors];
-      Lanes unusual;
-      for (size_t v = 0; v < kVectors; ++v) {
+    constexpr size_t kEach = kVectors / kCount;
+    for (; i + kEach * kLanes <= n; i += kEach * kLanes) {
+      VF from[kCount][kEach][Op::kInputs], shift[kEach];
+      Lanes unusual = hn::Zero(i32);
+      for (size_t v = 0; v < kEach; ++v) {
         const size_t at = i + v * kLanes;
         shift[v] = Load(bias + at);
-        for (size_t k = 0; k < Op::kInputs; ++k) {
-          from[v][k] = Load(in[0][k] + at);
+        for (size_t r = 0; r < kCount; ++r) {
+          for (size_t k = 0; k < Op::kInputs; ++k) from[r][v][k] = Load(in[r][k] + at);
+          unusual = hn::Or(unusual, op.Unusual(from[r][v], shift[v]));
         }
-        const Lanes one = op.Unusual(from[v], shift[v]);
-        unusual = v == 0 ? one : hn::Or(unusual, one);
       }
       if (HWY_UNLIKELY(!None(unusual))) {
-        for (size_t v = 0; v < kVectors; ++v) part(i + v * kLanes, kLanes);
+        for (size_t v = 0; v < kEach; ++v) part(i + v * kLanes, kLanes);
         continue;
       }
-      for (size_t v = 0; v < kVectors; ++v) {
+      for (size_t v = 0; v < kEach; ++v) {
         const size_t at = i + v * kLanes;
         VF sum = Op::kSums ? Load(columns + at) : hn::Zero(f32);
-        const VF y = op.Usual(from[v], shift[v], sum);
-        Put<kPast>(y, out[0] + at);
+        for (size_t r = 0; r < kCount; ++r) Put<kPast>(op.Usual(from[r][v], shift[v], sum), out[r] + at);
         if constexpr (Op::kSums) Store(sum, columns + at);
       }
     }
@@ -144,9 +144,11 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (
 
 template <class Op, class T>
 void Run(const Sweep& sweep) {
-  // Not where arithmetic takes longer anyway, nor where a vector is half a cache line: rows in turns would flush such halves.
-  constexpr size_t kTogether = Op::kLight && (Op::kBias || Op::kSums) && kLanes * sizeof(T) == 64 ? 4 : 1;
-  const size_t n = sweep.n, tasks = (sweep.rows + kRows - 1) / kRows;
+  const size_t n = sweep.n;
+  // In spans of 2 * far rows, each is paired with the one that is `far` after it.
+  const size_t far = sweep.past && n > 0 ? std::max<size_t>(1, kFar / n / kPairs) * kPairs : 0;
+  const size_t paired = far > 0 ? sweep.rows / (2 * far) * (2 * far) : 0, pair_tasks = paired / kRows;
+  const size_t tasks = pair_tasks + (sweep.rows - paired + kRows - 1) / kRows;
   const Op op(Arguments{nullptr, sweep.scalars, 0});
   CloseRow<float> biases(sweep.learned[0].where, Op::kBias ? n : 0);
   const float* bias = Op::kBias ? biases.Read(0) : nullptr;
@@ -169,27 +171,29 @@ void Run(const Sweep& sweep) {
     for (const CloseRow<T>& each : in) close = close && each.Close();
     float* columns = columns_of(several ? index : 0);
     if (Op::kSums) std::fill(columns, columns + n, 0.0f);
-    const size_t end = std::min(sweep.rows, (index + 1) * kRows);
-    for (size_t row = index * kRows; row < end;) {
-      const T* from[kTogether][Op::kInputs];
-      T* to[kTogether];
-      // In the caches, rows in turns may fall on the same places of the first.
-      const size_t some = sweep.past && close && row + kTogether <= end ? kTogether : 1;
-      bool even = true;
-      for (size_t r = 0; r < some; ++r) {
-        for (size_t k = 0; k < Op::kInputs; ++k) from[r][k] = in[k].Read(row + r);
-        to[r] = out.Write(row + r);
-        even = even && Offset(to[r]) == Offset(to[0]);
+    const bool pairs = index < pair_tasks;
+    const size_t each = far / kPairs;  // tasks a span
+    const size_t begin = pairs ? index / (each + !each) * 2 * far + index % (each + !each) * kPairs : paired + (index - pair_tasks) * kRows;
+    const size_t end = pairs ? begin + kPairs : std::min(sweep.rows, begin + kRows), places = pairs ? 2 : 1;
+    for (size_t row = begin; row < end; ++row) {
+      if (pairs && close && Offset(out.Write(row)) == Offset(out.Write(row + far))) {
+        const T* from[2][Op::kInputs];
+        T* to[2] = {out.Write(row), out.Write(row + far)};
+        for (size_t k = 0; k < Op::kInputs; ++k) from[0][k] = in[k].Read(row), from[1][k] = in[k].Read(row + far);
+        SomeRows<2, true>(op, from, to, bias, columns, n);
+        continue;
       }
-      if (!sweep.past) {
-        SomeRows<1, false>(op, from, to, bias, columns, n);
-      } else if (some == kTogether && even) {
-        SomeRows<kTogether, true>(op, from, to, bias, columns, n);
-      } else {
-        for (size_t r = 0; r < some; ++r) SomeRows<1, true>(op, from + r, to + r, bias, columns, n);
+      for (size_t place = row; place < row + places * (far + !far); place += far + !far) {
+        const T* from[1][Op::kInputs];
+        T* to[1] = {out.Write(place)};
+        for (size_t k = 0; k < Op::kInputs; ++k) from[0][k] = in[k].Read(place);
+        if (sweep.past && close) {
+          SomeRows<1, true>(op, from, to, bias, columns, n);
+        } else {
+          SomeRows<1, false>(op, from, to, bias, columns, n);
+        }
+        out.Done(place);
       }
-      for (size_t r = 0; r < some; ++r) out.Done(row + r);
-      row += some;
     }
     if (several && sweep.past) hwy::FlushStream();
     if (!several) add_up(columns);
