@@ -110,14 +110,12 @@ struct Silu : UsualIfNear {
     return TimesLogistic(MaxKeepNaN(Set(-160.0f), x), x);  // so that -inf gives -0
   }
   static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kNear, x); }
-  // With s = s(|x|) and t = 1 - s: s (1 + x t) on the right, t (1 + x s) on the left.
+  // s (1 + x t), t = 1 - s = e^-x s: on either side the one that rounds less where it counts. A gate's backward pass shares all
+  // but the last steps with Usual.
   HWY_INLINE VF UsualSlope(VF x, VF dy) const {
-    const VF one = Set(1.0f);
-    const OnePlus d(TwoParts::Of<-1>(hn::Abs(x)));
-    const VF s = d.Below(one), t = d.Times(s);
-    const auto negative = hn::Lt(x, hn::Zero(f32));
-    const VF outer = hn::IfThenElse(negative, t, s), inner = hn::IfThenElse(negative, s, t);
-    return hn::Mul(dy, hn::Mul(outer, hn::MulAdd(x, inner, one)));
+    const OnePlus d(TwoParts::Of<-1>(x));
+    const VF one = Set(1.0f), s = d.Below(one), t = hn::IfNegativeThenElse(x, hn::Sub(one, s), d.Times(s));
+    return hn::Mul(dy, hn::Mul(s, hn::MulAdd(x, t, one)));
   }
   HWY_INLINE VF Slope(VF x, VF dy) const {
     if (HWY_LIKELY(None(Unusual(x)))) return UsualSlope(x, dy);
