@@ -12,7 +12,7 @@ namespace {
 
 // A row's sums, in double: of x^2, x^4 and x^6, and with a gradient dy of dy x, dy x^2, dy x^3 and dy.
 template <bool kGradient, class T>
-HWY_INLINE void Moments(const T* const* in, size_t n, double* totals) {
+HWY_INLINE void Moments(const T* const* in, size_t n, bool past, double* totals) {
   constexpr size_t kCount = kGradient ? 7 : 3, kInputs = kGradient ? 2 : 1;
   VD sums[2][kCount];
   for (auto& half : sums) {
@@ -33,6 +33,7 @@ HWY_INLINE void Moments(const T* const* in, size_t n, double* totals) {
   const hn::Half<F32> half;
   for (size_t i = 0; i < n; i += kLanes) {
     const size_t count = std::min(n - i, kLanes);
+    for (size_t k = 0; k < kInputs && past; ++k) hwy::Prefetch(in[k] + i + 4096 / sizeof(T));
     const VF x = LoadUpTo(in[0] + i, count), dy = LoadUpTo(in[kInputs - 1] + i, count);
     add(sums[0], hn::PromoteTo(f64, hn::LowerHalf(x)), hn::PromoteTo(f64, hn::LowerHalf(dy)));
     add(sums[1], hn::PromoteTo(f64, hn::UpperHalf(half, x)), hn::PromoteTo(f64, hn::UpperHalf(half, dy)));
@@ -54,7 +55,7 @@ struct PolyNorm {
   template <class T>
   void Row(const T* const* in, bool past, T* out, size_t n, Nothing&, double*) const {
     double moments[3];
-    Moments<false>(in, n, moments);
+    Moments<false>(in, n, past, moments);
     // w i_p of the powers p = 1, 2, 3, after b.
     float c[4] = {w[3]};
     for (size_t p = 1; p <= 3; ++p) c[p] = float(double(w[3 - p]) / std::sqrt(moments[p - 1] / double(n) + eps));
@@ -73,7 +74,7 @@ struct PolyNormBackward : PolyNorm {
   template <class T>
   void Row(const T* const* in, bool past, T* out, size_t n, Nothing&, double* sums) const {
     double moments[7];
-    Moments<true>(in, n, moments);
+    Moments<true>(in, n, past, moments);
     VD direct[3], mean[3];
     for (size_t p = 1; p <= 3; ++p) {
       const double inverse = 1.0 / std::sqrt(moments[p - 1] / double(n) + eps), s = moments[p + 2];
