@@ -206,7 +206,7 @@ def listing(seconds: float) -> Iterator[Figure]:
 
 
 def accuracy(seconds: float) -> Iterator[Figure]:
-    """Max ULP of every C++ implementation of the family that we vouch for, over all stress inputs, lengths and ISAs, to 2^26."""
+    """Max ULP of every C++ implementation that we vouch for, over all stress inputs, lengths and ISAs, up to rows of 2^26."""
     from ulproof.impls import load
 
     from . import check
