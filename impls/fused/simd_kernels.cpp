@@ -173,8 +173,8 @@ void Run(const Sweep& sweep) {
     float* columns = columns_of(several ? index : 0);
     if (Op::kSums) std::fill(columns, columns + n, 0.0f);
     const bool pairs = index < pair_tasks;
-    const size_t each = far / kPairs;  // tasks a span
-    const size_t begin = pairs ? index / (each + !each) * 2 * far + index % (each + !each) * kPairs : paired + (index - pair_tasks) * kRows;
+    const size_t each = std::max<size_t>(1, far / kPairs);  // tasks a span
+    const size_t begin = pairs ? index / each * 2 * far + index % each * kPairs : paired + (index - pair_tasks) * kRows;
     const size_t end = pairs ? begin + kPairs : std::min(sweep.rows, begin + kRows), places = pairs ? 2 : 1;
     for (size_t row = begin; row < end; ++row) {
       if (pairs && close && Offset(out.Write(row)) == Offset(out.Write(row + far))) {

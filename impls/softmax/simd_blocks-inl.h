@@ -31,12 +31,13 @@ constexpr size_t kApart = kSpan / kWays;
 template <size_t ways>
 using Ways = std::integral_constant<size_t, ways>;
 
-// Calls body(begin, count, ways) for all blocks of a row, on any thread, and where `backward` the last ones first: for the block
-// at begin, or for kMost blocks that are kApart elements apart from there on.
+// Calls body(begin, count, ways) for all blocks of a row, on any thread, and where `backward` the last ones first: for the
+// block at begin, or for kMost blocks that are kApart elements apart from there on.
 template <size_t kMost, class Body>
 HWY_INLINE void EachBlocks(size_t n, size_t threads, bool backward, const Body& body) {
   constexpr size_t kTasks = kApart / kBlock;
-  const size_t shared = kMost > 1 && n > kSpan ? n / kSpan * kSpan : 0, tasks = shared / kSpan * kTasks, all = tasks + (n - shared + kBlock - 1) / kBlock;
+  const size_t shared = kMost > 1 && n > kSpan ? n / kSpan * kSpan : 0, tasks = shared / kSpan * kTasks;
+  const size_t all = tasks + (n - shared + kBlock - 1) / kBlock;
   const auto one = [&](size_t task) HWY_ATTR {
     const size_t i = backward ? all - 1 - task : task;
     if (i < tasks) {
