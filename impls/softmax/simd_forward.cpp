@@ -221,7 +221,7 @@ HWY_INLINE double SumFromStored(const E& exact, const T* HWY_RESTRICT x, const f
 }
 
 // The exponential of a part's largest element if that is above `least` and has equals in other parts: they may be too many to
-// stand out, and too few for the samples. Otherwise infinity.
+// stand out, and too few for the samples. Otherwise infinity. A few parts tell, as each that is as large would have one.
 template <class T, class E>
 HWY_NOINLINE double Tied(const E& exponential, const T* x, size_t n, const std::vector<RoughSum>& parts, size_t size,
                          size_t largest, double least) {
@@ -230,8 +230,9 @@ HWY_NOINLINE double Tied(const E& exponential, const T* x, size_t n, const std::
   const VF top = hn::Set(f32, RowMax(x + largest * size, count(largest)));
   const double e = hn::GetLane(exponential.Factors(top).Whole());
   if (!(e > least)) return kNone;
-  for (size_t part = 0; part < parts.size(); ++part) {
+  for (size_t part = 0, seen = 0; part < parts.size() && seen < 3; ++part) {
     if (parts[part].sum < 0.99 * e || part == largest) continue;
+    ++seen;
     const T* from = x + part * size;
     for (size_t i = 0; i < count(part); i += kLanes) {
       const VF v = count(part) - i >= kLanes ? Load(from + i) : LoadPart(from + i, count(part) - i, -kInfinity);
