@@ -36,7 +36,7 @@ constexpr size_t kPart = 256;               // elements that are summed on their
 constexpr size_t kBuffer = size_t{1} << 16;  // elements of a row whose exponentials wait in a buffer when results are streamed
 constexpr size_t kSample = 512;
 constexpr double kStoredUnit = kScales ? 0x1p24 : 0x1p40;
-constexpr double kBias = 0x1p-26;      // of a sum; more would be felt
+constexpr double kBias = 0x1.8p-27;    // of a sum; more would be felt
 constexpr double kTooSmall = 0x1p-15;  // a sum below this was measured from a reference that is too high
 
 // ---- sweeps over a block. Functions come by value, so that their constants stay in registers.
