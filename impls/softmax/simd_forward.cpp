@@ -200,7 +200,7 @@ HWY_NOINLINE void SumRoughlyElsewhere(const E& exponential, const T* x, float* e
 }
 
 // SumRoughly of exponentials that it stored, but for those of kPart elements whose sum is above `heavy`: SumBlock of these, or of
-// all if the others amount to that.
+// all if the others amount to four times that.
 template <class T, class E>
 HWY_INLINE double SumFromStored(const E& exact, const T* HWY_RESTRICT x, const float* HWY_RESTRICT e, size_t n, double heavy) {
   double total = 0.0, rest = 0.0;
@@ -217,7 +217,7 @@ HWY_INLINE double SumFromStored(const E& exact, const T* HWY_RESTRICT x, const f
       total += SumBlock<false, false>(exact, x + i, nullptr, count);
     }
   }
-  return rest <= heavy ? total + rest : SumBlock<false, false>(exact, x, nullptr, n);
+  return rest <= 4 * heavy ? total + rest : SumBlock<false, false>(exact, x, nullptr, n);
 }
 
 // The exponential of a part's largest element if that is above `least` and has equals in other parts: they may be too many to
@@ -355,7 +355,7 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
       if (biased) {
         part = SumBlock<false, false>(exact, x + i, e, count);
       } else if (part > heavy) {
-        part = kStore && count > kPart ? SumFromStored(exact, x + i, e + i, count, std::min(heavy, sum / 64))
+        part = kStore && count > kPart ? SumFromStored(exact, x + i, e + i, count, std::min(heavy, sum / 128))
                                        : SumBlock<false, false>(exact, x + i, e, count);
       }
     }
