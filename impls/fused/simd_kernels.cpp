@@ -20,7 +20,7 @@ namespace ulproof::HWY_NAMESPACE {
 namespace {
 
 constexpr size_t kRows = 32, kPairs = kRows / 2, kVectors = 4;
-constexpr size_t kFar = size_t{1} << 19;  // elements that paired rows are apart, or some more
+constexpr size_t kFar = size_t{1} << 19;  // elements that paired rows are apart, about; long rows more
 
 // y = f(x + bias)
 template <class F>
@@ -184,7 +184,8 @@ void Run(const Sweep& sweep) {
         SomeRows<2, true>(op, from, to, bias, columns, n);
         continue;
       }
-      for (size_t place = row; place < row + places * (far + !far); place += far + !far) {
+      for (size_t p = 0; p < places; ++p) {
+        const size_t place = row + p * far;
         const T* from[1][Op::kInputs];
         T* to[1] = {out.Write(place)};
         for (size_t k = 0; k < Op::kInputs; ++k) from[0][k] = in[k].Read(place);

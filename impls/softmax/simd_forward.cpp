@@ -253,10 +253,7 @@ HWY_INLINE void MapBlock(Function function, const S* x, T* y, size_t n) {
     }
     i += count;
   };
-  if constexpr (kStream) {
-    constexpr size_t kBytes = kLanes * sizeof(T);
-    part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
-  }
+  if constexpr (kStream) part(std::min(n, (kLanes - Offset(y)) % kLanes));
   for (; i + kGroup <= n; i += kGroup) {
     for (size_t way = 0; way < ways; ++way) {
       const size_t at = way * kApart + i;

@@ -168,10 +168,7 @@ HWY_INLINE void MapBlock(Function& function, size_t n, T* y, const Inputs*... x)
     for (size_t at = i; at < i + ways * kApart; at += kApart) MapPart(function, at, count, y, x...);
     i += count;
   };
-  if constexpr (kStream) {
-    constexpr size_t kBytes = kLanes * sizeof(T);
-    part(std::min(n, (kBytes - reinterpret_cast<uintptr_t>(y) % kBytes) % kBytes / sizeof(T)));
-  }
+  if constexpr (kStream) part(std::min(n, (kLanes - Offset(y)) % kLanes));
   for (; i + kGroup <= n; i += kGroup) {
     for (size_t at = i; at < i + ways * kApart; at += kApart) {
       for (size_t v = at; v < at + kGroup; v += kLanes) {
