@@ -63,10 +63,21 @@ struct SumsOf {
   }
 };
 
-template <class Op, class T>
-class ElementwiseSweep {
+// What a thread adds up of a task.
+template <class Op>
+struct LanesOf {
+  VD all[Op::kSums + 1];
+  HWY_INLINE LanesOf() {
+    for (VD& one : all) one = hn::Zero(f64);
+  }
+};
+
+// Tasks, threads, parameters and sums, for arrays of any type: part(op, sweep, row, begin, n, lanes) does n elements of a row.
+template <class Op>
+class ElementwiseTasks {
  public:
-  static void Run(const Sweep& sweep) {
+  using Part = void(const Op&, const Sweep&, size_t, size_t, size_t, LanesOf<Op>&);
+  static HWY_NOINLINE void Run(const Sweep& sweep, Part* part_of) {
     float learned[kMostLearned];
     Gather(sweep.learned, learned);
     std::vector<Op> ops;
@@ -80,9 +91,9 @@ class ElementwiseSweep {
       const size_t row = index / columns * together, begin = index % columns * width;
       const size_t end = begin + width < sweep.n ? begin + width : sweep.n;
       const size_t part = (end - begin) / kGroups;
-      Lanes lanes[kGroups];
+      LanesOf<Op> lanes[kGroups];
       for (size_t r = row; r < row + together && r < sweep.rows; ++r) {
-        for (size_t g = 0; g < kGroups; ++g) Part(ops[g], sweep, r, begin + g * part, part, lanes[g]);
+        for (size_t g = 0; g < kGroups; ++g) part_of(ops[g], sweep, r, begin + g * part, part, lanes[g]);
       }
       for (size_t g = 0; g < kGroups; ++g) {
         for (size_t k = 0; k < Op::kSums; ++k) {
@@ -100,14 +111,7 @@ class ElementwiseSweep {
   }
 
  private:
-  using Sums = SumsOf<Op::kSums>;
-  struct Lanes {
-    VD all[Op::kSums + 1];
-    HWY_INLINE Lanes() {
-      for (VD& one : all) one = hn::Zero(f64);
-    }
-  };
-  static constexpr size_t kIn = Op::kInputs, kOut = Op::kOutputs, kGroups = Op::kGroups;
+  static constexpr size_t kGroups = Op::kGroups;
 
   static void Total(const Sweep& sweep, const std::vector<double>& sums, size_t tasks) {
     constexpr size_t kShared = kGroups > 1 ? Op::kShared : 0, kOwn = Op::kSums - kShared;
@@ -136,6 +140,17 @@ class ElementwiseSweep {
       }
     }
   }
+};
+
+template <class Op, class T>
+class ElementwiseSweep {
+ public:
+  static void Run(const Sweep& sweep) { ElementwiseTasks<Op>::Run(sweep, Part); }
+
+ private:
+  using Sums = SumsOf<Op::kSums>;
+  using Lanes = LanesOf<Op>;
+  static constexpr size_t kIn = Op::kInputs, kOut = Op::kOutputs;
 
   static void Part(const Op& op, const Sweep& sweep, size_t row, size_t begin, size_t n, Lanes& lanes) {
     const T* in[kIn];
@@ -256,7 +271,7 @@ class ElementwiseSweep {
         }
         if (i == end) break;
         const size_t next = i + kApart * kLanes < end ? i + kApart * kLanes : end;
-        Any<kPast>(op, from, to, i, next, all);
+        Any<kPast && Op::kTwoWays>(op, from, to, i, next, all);
         i = next;
       }
       if constexpr (Op::kSums > 0) sums.Flush(op);

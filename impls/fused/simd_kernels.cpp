@@ -19,7 +19,7 @@ HWY_BEFORE_NAMESPACE();
 namespace ulproof::HWY_NAMESPACE {
 namespace {
 
-constexpr size_t kRows = 32, kPairs = kRows / 2, kVectors = 4;
+constexpr size_t kMostInputs = 2, kRows = 32, kPairs = kRows / 2, kVectors = 4;
 constexpr size_t kFar = size_t{1} << 19;  // elements that paired rows are apart, about; long rows more
 
 // y = f(x + bias)
@@ -84,9 +84,10 @@ struct ZerosBackward {
 // Some rows at once, so that what belongs to a column is loaded and stored once for all of them. With kPast their outputs
 // are equally far from a boundary of vectors.
 template <size_t kCount, bool kPast, class Op, class T>
-HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (*from_rows)[Op::kInputs], T* const* to_rows,
-                                               const float* bias, float* columns, size_t n) {
-  const Op op = given;
+HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Sweep& sweep, const T* const (*from_rows)[kMostInputs], T* const* to_rows,
+                                               const float* bias, float* columns) {
+  const Op op(Arguments{nullptr, sweep.scalars, 0});
+  const size_t n = sweep.n;
   const T* in[kCount][Op::kInputs];
   T* out[kCount];
   for (size_t r = 0; r < kCount; ++r) {
@@ -143,57 +144,61 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Op& given, const T* const (
   if (i < n) part(i, n - i);
 }
 
-template <class Op, class T>
-void Run(const Sweep& sweep) {
+// What the walk over rows of T must know of an Op.
+template <class T>
+struct RowKernels {
+  using Kernel = void(const Sweep&, const T* const (*)[kMostInputs], T* const*, const float*, float*);
+  size_t inputs;
+  bool biased, sums;
+  Kernel *one, *one_past, *two_past;
+};
+
+template <class T>
+HWY_NOINLINE void RunRows(const Sweep& sweep, const RowKernels<T>& op) {
   const size_t n = sweep.n;
   // In spans of 2 * far rows, each is paired with the one that is `far` after it.
   const size_t far = sweep.past && n > 0 ? std::max<size_t>(1, kFar / n / kPairs) * kPairs : 0;
   const size_t paired = far > 0 ? sweep.rows / (2 * far) * (2 * far) : 0, pair_tasks = paired / kRows;
   const size_t tasks = pair_tasks + (sweep.rows - paired + kRows - 1) / kRows;
-  const Op op(Arguments{nullptr, sweep.scalars, 0});
-  CloseRow<float> biases(sweep.learned[0].where, Op::kBias ? n : 0);
-  const float* bias = Op::kBias ? biases.Read(0) : nullptr;
+  CloseRow<float> biases(sweep.learned[0].where, op.biased ? n : 0);
+  const float* bias = op.biased ? biases.Read(0) : nullptr;
   const bool several = sweep.threads > 1 && tasks > 1;
   // Columns are as far from a boundary of vectors as outputs.
   const size_t width = (n + 2 * kLanes - 1) / kLanes * kLanes;
-  const auto sums = hwy::AllocateAligned<float>(Op::kSums ? (several ? tasks : 1) * width : 1);
+  const auto sums = hwy::AllocateAligned<float>(op.sums ? (several ? tasks : 1) * width : 1);
   const auto columns_of = [&](size_t task) {
-    return Op::kSums ? sums.get() + task * width + Offset(reinterpret_cast<const T*>(sweep.outputs[0].Row(0))) : nullptr;
+    return op.sums ? sums.get() + task * width + Offset(reinterpret_cast<const T*>(sweep.outputs[0].Row(0))) : nullptr;
   };
-  std::vector<double> totals(Op::kSums ? n : 0);
+  std::vector<double> totals(op.sums ? n : 0);
   const auto add_up = [&](const float* columns) {
     for (size_t j = 0; j < totals.size(); ++j) totals[j] += double(columns[j]);
   };
   const auto task = [&](size_t index) HWY_ATTR {
     std::vector<CloseRow<T>> in;
-    for (size_t k = 0; k < Op::kInputs; ++k) in.emplace_back(sweep.inputs[k], n);
+    for (size_t k = 0; k < op.inputs; ++k) in.emplace_back(sweep.inputs[k], n);
     CloseRow<T> out(sweep.outputs[0], n);
     bool close = out.Close();
     for (const CloseRow<T>& each : in) close = close && each.Close();
     float* columns = columns_of(several ? index : 0);
-    if (Op::kSums) std::fill(columns, columns + n, 0.0f);
+    if (op.sums) std::fill(columns, columns + n, 0.0f);
     const bool pairs = index < pair_tasks;
     const size_t each = std::max<size_t>(1, far / kPairs);  // tasks a span
     const size_t begin = pairs ? index / each * 2 * far + index % each * kPairs : paired + (index - pair_tasks) * kRows;
     const size_t end = pairs ? begin + kPairs : std::min(sweep.rows, begin + kRows), places = pairs ? 2 : 1;
     for (size_t row = begin; row < end; ++row) {
       if (pairs && close && Offset(out.Write(row)) == Offset(out.Write(row + far))) {
-        const T* from[2][Op::kInputs];
+        const T* from[2][kMostInputs];
         T* to[2] = {out.Write(row), out.Write(row + far)};
-        for (size_t k = 0; k < Op::kInputs; ++k) from[0][k] = in[k].Read(row), from[1][k] = in[k].Read(row + far);
-        SomeRows<2, true>(op, from, to, bias, columns, n);
+        for (size_t k = 0; k < op.inputs; ++k) from[0][k] = in[k].Read(row), from[1][k] = in[k].Read(row + far);
+        op.two_past(sweep, from, to, bias, columns);
         continue;
       }
       for (size_t p = 0; p < places; ++p) {
         const size_t place = row + p * far;
-        const T* from[1][Op::kInputs];
+        const T* from[1][kMostInputs];
         T* to[1] = {out.Write(place)};
-        for (size_t k = 0; k < Op::kInputs; ++k) from[0][k] = in[k].Read(place);
-        if (sweep.past && close) {
-          SomeRows<1, true>(op, from, to, bias, columns, n);
-        } else {
-          SomeRows<1, false>(op, from, to, bias, columns, n);
-        }
+        for (size_t k = 0; k < op.inputs; ++k) from[0][k] = in[k].Read(place);
+        (sweep.past && close ? op.one_past : op.one)(sweep, from, to, bias, columns);
         out.Done(place);
       }
     }
@@ -207,17 +212,22 @@ void Run(const Sweep& sweep) {
     for (size_t index = 0; index < tasks; ++index) task(index);
     if (sweep.past) hwy::FlushStream();
   }
-  if constexpr (Op::kSums) {
-    const Strided& to = Op::kBias ? sweep.gradients[0].where : sweep.outputs[1];
+  if (op.sums) {
+    const Strided& to = op.biased ? sweep.gradients[0].where : sweep.outputs[1];
     for (size_t j = 0; j < n; ++j) {
       char* p = to.Row(0) + ptrdiff_t(j) * to.step;
-      if constexpr (Op::kBias) {
+      if (op.biased) {
         *reinterpret_cast<float*>(p) = float(totals[j]);
       } else {
         *reinterpret_cast<int64_t*>(p) = int64_t(totals[j]);
       }
     }
   }
+}
+
+template <class Op, class T>
+void Run(const Sweep& sweep) {
+  RunRows<T>(sweep, {Op::kInputs, Op::kBias, Op::kSums, SomeRows<1, false, Op, T>, SomeRows<1, true, Op, T>, SomeRows<2, true, Op, T>});
 }
 
 template <class Op>

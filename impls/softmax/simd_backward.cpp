@@ -202,7 +202,7 @@ void SoftmaxRows(const Pass& pass) {
     }
     return true;
   };
-  EachRow<T, 2, true>(pass, row, together);
+  EachRow<T, 2, true, kStream>(pass, row, together);
 }
 
 template <class T, bool kStream>
@@ -229,7 +229,7 @@ void LogSoftmaxRows(const Pass& pass) {
     }
     return function.Within();
   };
-  EachRow<T, 2, true>(pass, row, together);
+  EachRow<T, 2, true, kStream>(pass, row, together);
 }
 
 template <class T, bool kStream>
@@ -259,7 +259,7 @@ void LogSumExpRows(const Pass& pass) {
     }
     return function.Within();
   };
-  EachRow<T, 1, true>(pass, row, together);
+  EachRow<T, 1, true, kStream>(pass, row, together);
 }
 
 template <class T, bool kStream>

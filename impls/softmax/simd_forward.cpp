@@ -193,10 +193,16 @@ HWY_INLINE void SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RE
 }
 
 // The same out of line: with two such loops in one function, GCC made both slower by a quarter.
-template <size_t ways, bool kStore, bool kStream, class T, class E>
+template <bool kStore, bool kStream, class T, class E>
 HWY_NOINLINE void SumRoughlyElsewhere(const E& exponential, const T* x, float* e, size_t n, size_t tree, const Samples& samples,
-                                      RoughSum* parts, size_t size) {
-  SumRoughly<ways, kStore, kStream>(exponential, x, e, n, tree, samples, parts, size);
+                                      RoughSum* part, size_t size) {
+  SumRoughly<1, kStore, kStream>(exponential, x, e, n, tree, samples, part, size);
+}
+
+// What was summed roughly, exactly.
+template <class T, class E>
+HWY_NOINLINE double SumAgain(const E& exact, const T* x, size_t n) {
+  return SumBlock<false, false>(exact, x, nullptr, n);
 }
 
 // SumRoughly of exponentials that it stored, but for those of kPart elements whose sum is above `heavy`: SumBlock of these, or of
@@ -214,10 +220,10 @@ HWY_INLINE double SumFromStored(const E& exact, const T* HWY_RESTRICT x, const f
     if (count == kPart && part <= heavy) {
       rest += part;
     } else {
-      total += SumBlock<false, false>(exact, x + i, nullptr, count);
+      total += SumAgain(exact, x + i, count);
     }
   }
-  return rest <= 4 * heavy ? total + rest : SumBlock<false, false>(exact, x, nullptr, n);
+  return rest <= 4 * heavy ? total + rest : SumAgain(exact, x, n);
 }
 
 // The exponential of a part's largest element if that is above `least` and has equals in other parts: they may be too many to
@@ -304,7 +310,7 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   while (size < kBlock && (kStore ? size * 64 <= n : size * size < 16 * n)) size *= 2;
   std::atomic<bool> masked = false;  // what had to be done once had better be done at once
   std::vector<RoughSum> parts((n + size - 1) / size);
-  EachBlocks<kWays>(n, threads, false, [&](size_t begin, size_t count, auto ways) HWY_ATTR {
+  EachBlocks<kShifted ? 1 : kWays>(n, threads, false, [&](size_t begin, size_t count, auto ways) HWY_ATTR {
     for (size_t i = begin; i < begin + count; i += size) {
       RoughSum* part = &parts[i / size];
       const size_t some = std::min(size, begin + count - i), tree = i / (kTree * kLanes);
@@ -315,7 +321,10 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
         if (good) continue;
         masked.store(true, std::memory_order_relaxed);
       }
-      SumRoughlyElsewhere<ways(), kStore, kStream>(floored, x + i, e + i, some, tree, samples, part, size);
+      for (size_t at = 0; at < ways() * kApart; at += kApart) {
+        SumRoughlyElsewhere<kStore, kStream>(floored, x + i + at, e + i + at, some, tree + at / (kTree * kLanes), samples,
+                                             part + at / size, size);
+      }
     }
   });
   if constexpr (kBrief) {
@@ -350,10 +359,10 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
       double& part = parts[i / size].sum;
       const size_t count = std::min(size, begin + block - i);
       if (biased) {
-        part = SumBlock<false, false>(exact, x + i, e, count);
+        part = SumAgain(exact, x + i, count);
       } else if (part > heavy) {
         part = kStore && count > kPart ? SumFromStored(exact, x + i, e + i, count, std::min(heavy, sum / 128))
-                                       : SumBlock<false, false>(exact, x + i, e, count);
+                                       : SumAgain(exact, x + i, count);
       }
     }
   });
@@ -492,8 +501,9 @@ void ShortRowsOf(const Job& job, size_t begin, size_t end) {
   return ShortRows<8, T>(job, begin, end);
 }
 
-template <class T, Algorithm kAlgorithm, bool kStream>
-void Rows(const Job& job) {
+// All rows, each by a Row; `few` if short ones are of `online` that doesn't stream.
+template <class T>
+HWY_NOINLINE void RowsBy(decltype(Row<T, Algorithm::kOnline, false>)* row_of, bool few, const Job& job) {
   // Rows that are not contiguous, or not aligned to their elements, go through a copy.
   const auto awkward = [](const Strided& s) {
     const auto odd = reinterpret_cast<uintptr_t>(s.data) | uintptr_t(s.row_step) | uintptr_t(s.offsets ? s.offsets[0] : 0);
@@ -505,11 +515,11 @@ void Rows(const Job& job) {
     char* y = job.y.Row(r);
     std::vector<T> from(gather ? job.n : 0), to(scatter ? job.n : 0);
     for (size_t i = 0; i < from.size(); ++i) memcpy(&from[i], x + ptrdiff_t(i) * job.x.step, sizeof(T));
-    Row<T, kAlgorithm, kStream>(gather ? from.data() : reinterpret_cast<const T*>(x),
-                                scatter ? to.data() : reinterpret_cast<T*>(y), job.n, threads, hint);
+    row_of(gather ? from.data() : reinterpret_cast<const T*>(x),
+           scatter ? to.data() : reinterpret_cast<T*>(y), job.n, threads, hint);
     for (size_t i = 0; i < to.size(); ++i) memcpy(y + ptrdiff_t(i) * job.y.step, &to[i], sizeof(T));
   };
-  const bool few = kAlgorithm == Algorithm::kOnline && !kStream && job.n <= kShort && !gather && !scatter;
+  few = few && job.n <= kShort && !gather && !scatter;
   const auto some = [&](size_t begin, size_t end) {
     if (few) return ShortRowsOf<T>(job, begin, end);
     Reference hint;
@@ -528,6 +538,11 @@ void Rows(const Job& job) {
     Reference hint;
     for (size_t r = 0; r < job.rows; ++r) row(r, job.threads, hint);
   }
+}
+
+template <class T, Algorithm kAlgorithm, bool kStream>
+void Rows(const Job& job) {
+  RowsBy<T>(Row<T, kAlgorithm, kStream>, kAlgorithm == Algorithm::kOnline && !kStream, job);
   if (kStream) hwy::FlushStream();
 }
 

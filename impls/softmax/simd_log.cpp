@@ -153,7 +153,7 @@ void LogSoftmaxRows(const Pass& pass) {
     }
     return true;
   };
-  EachRow<T, 1, true>(pass, row, together);
+  EachRow<T, 1, true, kStream>(pass, row, together);
 }
 
 template <class T>
@@ -170,7 +170,7 @@ void LogSumExpRows(const Pass& pass) {
     for (size_t r = 0; r < rows.kCount; ++r) SetScalar(logs[r], rows.Output(r));
     return true;
   };
-  EachRow<T, 1, false>(pass, row, together);
+  EachRow<T, 1, false, false>(pass, row, together);
 }
 
 template <class T>
