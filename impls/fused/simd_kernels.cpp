@@ -212,17 +212,17 @@ HWY_NOINLINE void RunRows(const Sweep& sweep, const RowKernels<T>& op) {
     for (size_t index = 0; index < tasks; ++index) task(index);
     if (sweep.past) hwy::FlushStream();
   }
-  if (op.sums) {
-    const Strided& to = op.biased ? sweep.gradients[0].where : sweep.outputs[1];
-    for (size_t j = 0; j < n; ++j) {
-      char* p = to.Row(0) + ptrdiff_t(j) * to.step;
-      if (op.biased) {
-        *reinterpret_cast<float*>(p) = float(totals[j]);
-      } else {
-        *reinterpret_cast<int64_t*>(p) = int64_t(totals[j]);
-      }
+  const auto put = [&](const Strided& to, auto zero) {
+    using To = decltype(zero);
+    char* p = to.Row(0);
+    if (to.step == ptrdiff_t(sizeof(To))) {
+      for (size_t j = 0; j < totals.size(); ++j) reinterpret_cast<To*>(p)[j] = To(totals[j]);
+    } else {
+      for (size_t j = 0; j < totals.size(); ++j, p += to.step) *reinterpret_cast<To*>(p) = To(totals[j]);
     }
-  }
+  };
+  if (op.sums && op.biased) put(sweep.gradients[0].where, float());
+  if (op.sums && !op.biased) put(sweep.outputs[1], int64_t());
 }
 
 template <class Op, class T>
