@@ -29,7 +29,7 @@ TILE = {
 }  # elements of a program with 8 warps: two loads of 16 bytes a thread
 INTERPRETED = 1 << 14  # of one that is interpreted, which takes 30 ms whatever it does
 SUMMED = 2048  # of a program that sums the terms of parameters' gradients: more would not fit its registers
-ROWS, COLUMNS = 64, 128  # of a program that sums columns, with 16 warps
+ROWS, COLUMNS = 32, 128  # of a program that sums columns, with 8 warps (with twice as many of both, a kernel spilled)
 DEEP = 4096  # float64 numbers that `totals` adds at a time
 
 
@@ -47,8 +47,8 @@ def shaped(rows: int, n: int, most: int) -> tuple[dict[str, int], int, int]:
     return {"ROWS": height, "BLOCK": block}, across, across * -(-rows // height)
 
 
-def warps(sizes: dict[str, int], most: int = 8) -> int:
-    return max(1, min(most, sizes["ROWS"] * sizes["BLOCK"] // 256))
+def warps(sizes: dict[str, int]) -> int:
+    return max(1, min(8, sizes["ROWS"] * sizes["BLOCK"] // 256))
 
 
 def number(value: float, like: Memory, dtype: str = "float32") -> Memory:
@@ -133,7 +133,7 @@ def summed(functions: Any, name: str, pass_: str, given: Operands, bias: Memory 
         constants = {"SLOPE": found(functions, f"{name}_slope"), "TERMS": None, "COUNT": 0, "BIASED": bias is not None}
         kernel = kernels.backward
     values: Values = (*given.inputs, *given.outputs, *after)
-    steps = [Step(kernel, (across * down, 1), values, constants | sizes, warps(sizes, 16))]
+    steps = [Step(kernel, (across * down, 1), values, constants | sizes, warps(sizes))]
     if total:
         steps.append(totals(work, 0, total, down, given.n, given.n, 1, 1, 1))
     return steps
