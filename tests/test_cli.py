@@ -78,7 +78,7 @@ def test_nothing_that_fits_is_an_error_of_its_own(capsys: pytest.CaptureFixture[
 def test_a_target_that_is_not_there_measures_nothing_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     said = fails(capsys, cli.NOTHING, "run", "softmax", "--target", "cuda:0", "--output", "out")
     assert said == "ulproof: nothing was measured: unavailable: no NVIDIA GPU or driver here"
-    rows = read("out")[1]
+    rows = [row for row in read("out")[1] if row["kind"] != "compile"]  # of which a cache may hold some
     assert {row["status"] for row in rows} == {"unavailable"}
     assert {row["implementation"] for row in rows} >= {"triton/fused", "cuda/block-per-row", "peer/torch-eager"}
     assert "not there; here are cpu" in fails(capsys, cli.NOTHING, "ceilings", "--target", "cuda:7")
