@@ -70,12 +70,12 @@ struct Power {
 };
 
 template <bool kLow = false>
-HWY_INLINE Power PowerOfE(VF v, VF low = hn::Zero(f32)) {
+HWY_INLINE Power PowerOfE(VF v, VF low = hn::Zero(f32), float times = 1.0f) {
   const VF magic = Set(0x1.8p23f);
   const VF power = hn::Sub(hn::MulAdd(v, Set(0x1.715476p+0f), magic), magic);
   VF r = hn::NegMulAdd(power, Set(0x1.62E430p-1f), v);
   r = hn::MulAdd(power, Set(0x1.05C610p-29f), r);
-  if constexpr (kLow) r = hn::Add(r, low);
+  if constexpr (kLow) r = hn::MulAdd(low, Set(times), r);
   const VF tail = Polynomial(r, 0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558bcp-5f, 0x1.1239c6p-7f, 0x1.6a4154p-10f);
   return {hn::MulAdd(hn::Mul(r, r), tail, r), power};
 }
@@ -86,12 +86,19 @@ HWY_INLINE VF Clamp(float low, VF x, float high) { return MaxKeepNaN(Set(low), h
 // e^x, 1.02 ULP.
 HWY_INLINE Power Exp(VF x) { return PowerOfE(Clamp(-150.0f, x, 150.0f)); }
 
-// e^(-x^2 / 2), the square taken to twice the precision.
-HWY_INLINE Power Gaussian(VF x) {
-  const VF bound = hn::Min(Set(18.0f), hn::Abs(x));  // NaN stays: Min gives its second operand then
-  const VF square = hn::Mul(bound, bound), low = hn::MulSub(bound, bound, square);
-  const VF half = Set(-0.5f);
-  return PowerOfE<true>(hn::Mul(half, square), hn::Mul(half, low));
+// e^(-t^2 / 2) for t in [0, 18], the square taken to twice the precision.
+HWY_INLINE Power GaussianOf(VF t) {
+  const VF square = hn::Mul(t, t), low = hn::MulSub(t, t, square);
+  return PowerOfE<true>(hn::Mul(Set(-0.5f), square), low, -0.5f);
+}
+
+// The same for any x. NaN stays: Min gives its second operand then.
+HWY_INLINE Power Gaussian(VF x) { return GaussianOf(hn::Min(Set(18.0f), hn::Abs(x))); }
+
+// 1 / v to some 2^-23, for less than a division.
+HWY_INLINE VF Reciprocal(VF v) {
+  const VF rough = hn::ApproximateReciprocal(v);
+  return hn::MulAdd(rough, hn::NegMulAdd(v, rough, Set(1.0f)), rough);
 }
 
 inline constexpr int kRootShift = kLanes == 16 ? 19 : kLanes == 8 ? 20 : 21;  // 23 - log2(kLanes)
@@ -305,7 +312,7 @@ struct Mirrored {
     if (HWY_LIKELY(None(beyond))) return y;
     const Softening far = Curve::Far(hn::Min(Set(kNothing), hn::Abs(x)));
     const VF g = Scale(far.mantissa, far.power);
-    return Where(beyond, hn::IfThenElse(hn::Lt(x, hn::Zero(f32)), hn::Neg(g), hn::Sub(x, g)), y);
+    return Where(beyond, hn::IfNegativeThenElse(x, hn::Neg(g), hn::Sub(x, g)), y);
   }
 
   HWY_INLINE VF UsualSlope(VF x, VF dy) const {
@@ -321,7 +328,7 @@ struct Mirrored {
     const Softening far = Curve::FarSlope(hn::Min(Set(kNothing), hn::Abs(x)));
     const VF left = Scale(hn::Mul(dy, far.mantissa), far.power);
     const VF right = hn::Mul(dy, hn::Sub(Set(1.0f), Scale(far.mantissa, far.power)));
-    return Where(beyond, hn::IfThenElse(hn::Lt(x, hn::Zero(f32)), left, right), dx);
+    return Where(beyond, hn::IfNegativeThenElse(x, left, right), dx);
   }
 
   // The wider pieces of eight entries lose accuracy towards the end of the last one.
@@ -337,12 +344,12 @@ struct GeluCurve {
                       0x1.9e9eaap+8f);
   }
   static HWY_INLINE Softening Far(VF t) {
-    const Power e = Gaussian(t);
-    return {e.Part(V(hn::Div(Set(1.0f), hn::Mul(t, t)))), e.power};
+    const Power e = GaussianOf(t);
+    return {e.Part(V(Reciprocal(hn::Mul(t, t)))), e.power};
   }
   static HWY_INLINE Softening FarSlope(VF t) {
-    const Power e = Gaussian(t);
-    const VF s = hn::Div(Set(1.0f), hn::Mul(t, t));
+    const Power e = GaussianOf(t);
+    const VF s = Reciprocal(hn::Mul(t, t));
     return {e.Part(hn::Mul(t, hn::MulSub(V(s), s, Set(0x1.988454p-2f)))), e.power};
   }
 };
@@ -364,7 +371,7 @@ struct GeluTanhCurve {
     low = hn::Add(hn::Add(low, error), Set(kLinearRest));
     const VF z = hn::Mul(t, sum);
     const VF z_low = hn::MulAdd(t, low, hn::MulSub(t, sum, z));
-    return PowerOfE<true>(MaxKeepNaN(Set(-160.0f), hn::Neg(z)), hn::Neg(z_low));
+    return PowerOfE<true>(MaxKeepNaN(Set(-160.0f), hn::Neg(z)), z_low, -1.0f);
   }
   // With e below 2^-14, 1 / (1 + e) is 1 - e.
   static HWY_INLINE Softening Far(VF t) {
