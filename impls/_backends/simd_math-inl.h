@@ -95,12 +95,6 @@ HWY_INLINE Power GaussianOf(VF t) {
 // The same for any x. NaN stays: Min gives its second operand then.
 HWY_INLINE Power Gaussian(VF x) { return GaussianOf(hn::Min(Set(18.0f), hn::Abs(x))); }
 
-// 1 / v to some 2^-23, for less than a division.
-HWY_INLINE VF Reciprocal(VF v) {
-  const VF rough = hn::ApproximateReciprocal(v);
-  return hn::MulAdd(rough, hn::NegMulAdd(v, rough, Set(1.0f)), rough);
-}
-
 inline constexpr int kRootShift = kLanes == 16 ? 19 : kLanes == 8 ? 20 : 21;  // 23 - log2(kLanes)
 // 2^(j / kLanes) in 21 digits, less the index's own bits, and the relative error of that.
 struct ShortRoots {
@@ -178,6 +172,12 @@ HWY_INLINE VF Inverse(VF v) {
 #else
   return hn::Div(Set(1.0f), v);
 #endif
+}
+
+// The same by a step of Newton's closer, to 2^-23 at the least.
+HWY_INLINE VF CloseInverse(VF v) {
+  const VF rough = Inverse(v);
+  return hn::MulAdd(rough, hn::NegMulAdd(v, rough, Set(1.0f)), rough);
 }
 
 // r = 1 / (1 + e) but for a relative error, which `rest` is: 1 / (1 + e) = r (1 + rest). 1 + e is never rounded.
@@ -345,11 +345,11 @@ struct GeluCurve {
   }
   static HWY_INLINE Softening Far(VF t) {
     const Power e = GaussianOf(t);
-    return {e.Part(V(Reciprocal(hn::Mul(t, t)))), e.power};
+    return {e.Part(V(CloseInverse(hn::Mul(t, t)))), e.power};
   }
   static HWY_INLINE Softening FarSlope(VF t) {
     const Power e = GaussianOf(t);
-    const VF s = Reciprocal(hn::Mul(t, t));
+    const VF s = CloseInverse(hn::Mul(t, t));
     return {e.Part(hn::Mul(t, hn::MulSub(V(s), s, Set(0x1.988454p-2f)))), e.power};
   }
 };
