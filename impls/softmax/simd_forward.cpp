@@ -31,7 +31,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr size_t kGroup = 4 * kLanes;       // elements of one step
-constexpr size_t kTree = 16;                // vectors whose exponentials are added in float
+constexpr size_t kTree = kLanes == 16 ? 8 : 16;  // vectors whose exponentials are added in float
 constexpr size_t kPart = 256;               // elements that are summed on their own, at least
 constexpr size_t kBuffer = size_t{1} << 16;  // elements of a row whose exponentials wait in a buffer when results are streamed
 constexpr size_t kSample = 512;
@@ -98,12 +98,13 @@ HWY_INLINE VF AddTree(const float* e) {
   }
 }
 
-// Which trees of a row are summed exactly too: one of 2^power, at a place that has no period. 64 of them tell enough of a long
-// row.
+// Which trees of a row are summed exactly too: one of 2^power, at a place that has no period. Eight of them at least: n samples
+// that lack the same are sqrt(n) standard errors from nothing, so that four would never be enough to be believed.
 struct Samples {
   HWY_INLINE explicit Samples(size_t n) {
     const size_t trees = n / (kTree * kLanes);
-    while ((power < 6 ? kLanes == 16 ? 8 : 16 : 128) <= trees >> power) ++power;
+    const auto many = [this] { return kLanes == 16 ? size_t{16} << (power < 6 ? 0 : 3) : size_t{8} << power / 2; };
+    while (trees >> power >= many()) ++power;
   }
   HWY_INLINE bool Has(size_t tree) const {
     const uint32_t hash = uint32_t(tree >> power) * 0x9E3779B9u;
@@ -348,11 +349,16 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
     light.sum += part.sum, light.sampled += part.sampled, light.lacking += part.lacking, light.squares += part.squares;
     if (largest == nullptr || part.sum > largest->sum) largest = &part;
   }
-  // Not when it is a few elements that the difference comes from.
-  const bool biased = std::fabs(light.lacking) > kBias * light.sampled && light.lacking * light.lacking > 4 * light.squares;
+  // By so many times that bias, and so many squared standard errors: not when it comes from a few elements.
+  const auto lacks = [&light](double biases, double errors) {
+    return std::fabs(light.lacking) > biases * kBias * light.sampled && light.lacking * light.lacking > errors * light.squares;
+  };
+  const bool biased = lacks(1.0, 4.0);
   if (!biased && light.sum > sum / 8) {
     const size_t place = size_t(largest - parts.data());
-    heavy = std::min(heavy, Tied(plain, x, n, parts, size, place, sum / double(size_t{16} << samples.power)) / 4);
+    const double tied = Tied(plain, x, n, parts, size, place, sum / double(size_t{16} << samples.power));
+    // What is likely, but not sure enough for all of the row, is enough for its largest parts.
+    heavy = std::min(heavy, (lacks(2.5, 2.0) ? std::min(tied, largest->sum) : tied) / 4);
   }
   EachBlock(n, biased ? threads : 1, [&](size_t begin, size_t block) HWY_ATTR {
     for (size_t i = begin; i < begin + block; i += size) {
