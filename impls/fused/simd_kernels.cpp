@@ -1,7 +1,7 @@
 // Activations fused with a bias before them or a count of zeros after them. Rows are taken kRows at a time; a column's sum is in
 // float within these and in double, in order, over all of them, so that it is the same for every number of threads. Beyond the
-// caches they are taken in pairs, of rows so far apart that the prefetchers follow both: what belongs to a column is loaded once
-// for two. (Neighbours confuse the prefetchers; strips of columns that stay in the first cache were slower: memory likes whole
+// caches four are taken side by side, so far apart that the prefetchers follow each: what belongs to a column is loaded once for
+// four. (Neighbours confuse the prefetchers; strips of columns that stay in the first cache were slower: memory likes whole
 // rows.)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fused/simd_kernels.cpp"
@@ -19,8 +19,10 @@ HWY_BEFORE_NAMESPACE();
 namespace ulproof::HWY_NAMESPACE {
 namespace {
 
-constexpr size_t kMostInputs = 2, kRows = 32, kPairs = kRows / 2, kVectors = 4;
-constexpr size_t kFar = size_t{1} << 19;  // elements that paired rows are apart, about; long rows more
+constexpr size_t kMostInputs = 2, kRows = 32;
+constexpr size_t kPlaces = 4;             // rows that are taken side by side
+constexpr size_t kFar = size_t{1} << 18;  // elements that they are apart, about; long rows more
+constexpr size_t kLine = 64;              // bytes of a cache line
 
 // y = f(x + bias)
 template <class F>
@@ -81,6 +83,15 @@ struct ZerosBackward {
   F f;
 };
 
+template <class Op>
+HWY_INLINE VF Usual(const Op& op, const VF* in, VF bias, VF& sum) {
+  if constexpr (Op::kTwoWays) {
+    return op.Usual(in, bias, sum);
+  } else {
+    return op(in, bias, sum);
+  }
+}
+
 // Some rows at once, so that what belongs to a column is loaded and stored once for all of them. With kPast their outputs
 // are equally far from a boundary of vectors.
 template <size_t kCount, bool kPast, class Op, class T>
@@ -115,29 +126,38 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Sweep& sweep, const T* cons
   const auto part = [&step](size_t i, size_t count) HWY_ATTR __attribute__((noinline)) { step(i, count); };
   size_t i = kPast ? std::min(n, (kLanes - Offset(out[0])) % kLanes) : 0;
   if (i > 0) part(0, i);
-  if constexpr (Op::kTwoWays) {  // side by side while nothing is unusual, which is rare
-    constexpr size_t kEach = kVectors / kCount;
-    for (; i + kEach * kLanes <= n; i += kEach * kLanes) {
-      VF from[kCount][kEach][Op::kInputs], shift[kEach];
-      Lanes unusual = hn::Zero(i32);
-      for (size_t v = 0; v < kEach; ++v) {
-        const size_t at = i + v * kLanes;
-        shift[v] = Load(bias + at);
-        for (size_t r = 0; r < kCount; ++r) {
-          for (size_t k = 0; k < Op::kInputs; ++k) from[r][v][k] = Load(in[r][k] + at);
-          unusual = hn::Or(unusual, op.Unusual(from[r][v], shift[v]));
-        }
+  if constexpr (kPast) {  // whole lines: of one that is begun at several places, memory may get halves
+    for (; reinterpret_cast<uintptr_t>(out[0] + i) % kLine != 0 && i + kLanes <= n; i += kLanes) part(i, kLanes);
+  }
+  // A line at each place; with two ways of computing, more vectors where registers last.
+  constexpr size_t kOfLine = kCount > 1 ? std::max<size_t>(1, 16 / kLanes) : 1;
+  constexpr size_t kEach = Op::kTwoWays && kLanes == 16 ? (kCount > 1 ? 2 : 4) : kOfLine;
+  for (; kCount * kEach > 1 && i + kEach * kLanes <= n; i += kEach * kLanes) {
+    VF from[kCount][kEach][Op::kInputs], shift[kEach];
+    [[maybe_unused]] Lanes unusual = hn::Zero(i32);
+    for (size_t v = 0; v < kEach; ++v) {
+      const size_t at = i + v * kLanes;
+      shift[v] = Op::kBias ? Load(bias + at) : hn::Zero(f32);
+      for (size_t r = 0; r < kCount; ++r) {
+        for (size_t k = 0; k < Op::kInputs; ++k) from[r][v][k] = Load(in[r][k] + at);
+        if constexpr (Op::kTwoWays) unusual = hn::Or(unusual, op.Unusual(from[r][v], shift[v]));
       }
+    }
+    if constexpr (Op::kTwoWays) {
       if (HWY_UNLIKELY(!None(unusual))) {
         for (size_t v = 0; v < kEach; ++v) part(i + v * kLanes, kLanes);
         continue;
       }
-      for (size_t v = 0; v < kEach; ++v) {
-        const size_t at = i + v * kLanes;
-        VF sum = Op::kSums ? Load(columns + at) : hn::Zero(f32);
-        for (size_t r = 0; r < kCount; ++r) Put<kPast>(op.Usual(from[r][v], shift[v], sum), out[r] + at);
-        if constexpr (Op::kSums) Store(sum, columns + at);
+    }
+    for (size_t line = 0; line < kEach; line += kOfLine) {
+      VF sum[kOfLine];
+      for (size_t v = 0; v < kOfLine; ++v) sum[v] = Op::kSums ? Load(columns + i + (line + v) * kLanes) : hn::Zero(f32);
+      for (size_t r = 0; r < kCount; ++r) {
+        for (size_t v = 0; v < kOfLine; ++v) {
+          Put<kPast>(Usual(op, from[r][line + v], shift[line + v], sum[v]), out[r] + i + (line + v) * kLanes);
+        }
       }
+      for (size_t v = 0; Op::kSums && v < kOfLine; ++v) Store(sum[v], columns + i + (line + v) * kLanes);
     }
   }
   for (; i + kLanes <= n; i += kLanes) step(i, kLanes);
@@ -150,16 +170,17 @@ struct RowKernels {
   using Kernel = void(const Sweep&, const T* const (*)[kMostInputs], T* const*, const float*, float*);
   size_t inputs;
   bool biased, sums;
-  Kernel *one, *one_past, *two_past;
+  Kernel *one, *one_past, *side_by_side;
 };
 
 template <class T>
 HWY_NOINLINE void RunRows(const Sweep& sweep, const RowKernels<T>& op) {
   const size_t n = sweep.n;
-  // In spans of 2 * far rows, each is paired with the one that is `far` after it.
-  const size_t far = sweep.past && n > 0 ? std::max<size_t>(1, kFar / n / kPairs) * kPairs : 0;
-  const size_t paired = far > 0 ? sweep.rows / (2 * far) * (2 * far) : 0, pair_tasks = paired / kRows;
-  const size_t tasks = pair_tasks + (sweep.rows - paired + kRows - 1) / kRows;
+  // Of each span of kPlaces * far rows, those are taken side by side that are `far` apart.
+  constexpr size_t kTurns = kRows / kPlaces;
+  const size_t far = sweep.past && n > 0 ? std::max<size_t>(1, kFar / n / kTurns) * kTurns : 0, span = kPlaces * far;
+  const size_t placed = far > 0 ? sweep.rows / span * span : 0, placed_tasks = placed / kRows;
+  const size_t tasks = placed_tasks + (sweep.rows - placed + kRows - 1) / kRows;
   CloseRow<float> biases(sweep.learned[0].where, op.biased ? n : 0);
   const float* bias = op.biased ? biases.Read(0) : nullptr;
   const bool several = sweep.threads > 1 && tasks > 1;
@@ -181,16 +202,21 @@ HWY_NOINLINE void RunRows(const Sweep& sweep, const RowKernels<T>& op) {
     for (const CloseRow<T>& each : in) close = close && each.Close();
     float* columns = columns_of(several ? index : 0);
     if (op.sums) std::fill(columns, columns + n, 0.0f);
-    const bool pairs = index < pair_tasks;
-    const size_t each = std::max<size_t>(1, far / kPairs);  // tasks a span
-    const size_t begin = pairs ? index / each * 2 * far + index % each * kPairs : paired + (index - pair_tasks) * kRows;
-    const size_t end = pairs ? begin + kPairs : std::min(sweep.rows, begin + kRows), places = pairs ? 2 : 1;
+    const bool apart = index < placed_tasks;
+    const size_t each = std::max<size_t>(1, far / kTurns);  // tasks a span
+    const size_t begin = apart ? index / each * span + index % each * kTurns : placed + (index - placed_tasks) * kRows;
+    const size_t end = apart ? begin + kTurns : std::min(sweep.rows, begin + kRows), places = apart ? kPlaces : 1;
     for (size_t row = begin; row < end; ++row) {
-      if (pairs && close && Offset(out.Write(row)) == Offset(out.Write(row + far))) {
-        const T* from[2][kMostInputs];
-        T* to[2] = {out.Write(row), out.Write(row + far)};
-        for (size_t k = 0; k < op.inputs; ++k) from[0][k] = in[k].Read(row), from[1][k] = in[k].Read(row + far);
-        op.two_past(sweep, from, to, bias, columns);
+      const T* from[kPlaces][kMostInputs];
+      T* to[kPlaces];
+      bool alike = apart && close;
+      for (size_t p = 0; alike && p < kPlaces; ++p) {
+        to[p] = out.Write(row + p * far);
+        alike = Offset(to[p]) == Offset(to[0]);
+        for (size_t k = 0; k < op.inputs; ++k) from[p][k] = in[k].Read(row + p * far);
+      }
+      if (alike) {
+        op.side_by_side(sweep, from, to, bias, columns);
         continue;
       }
       for (size_t p = 0; p < places; ++p) {
@@ -227,7 +253,7 @@ HWY_NOINLINE void RunRows(const Sweep& sweep, const RowKernels<T>& op) {
 
 template <class Op, class T>
 void Run(const Sweep& sweep) {
-  RunRows<T>(sweep, {Op::kInputs, Op::kBias, Op::kSums, SomeRows<1, false, Op, T>, SomeRows<1, true, Op, T>, SomeRows<2, true, Op, T>});
+  RunRows<T>(sweep, {Op::kInputs, Op::kBias, Op::kSums, SomeRows<1, false, Op, T>, SomeRows<1, true, Op, T>, SomeRows<kPlaces, true, Op, T>});
 }
 
 template <class Op>
