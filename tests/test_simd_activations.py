@@ -200,6 +200,36 @@ def test_stores_past_the_caches_write_the_same(isa: str, dtype: str, offset: int
     assert any(written[0])
 
 
+@pytest.mark.parametrize("offset", [0, 5])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("n", [16384, 16386, 16387])  # rows that begin alike in a vector, alike 8 rows on, and not
+@pytest.mark.parametrize("isa", ISAS)
+def test_rows_side_by_side_write_the_same(isa: str, n: int, dtype: str, offset: int) -> None:
+    """Beyond the caches, rows of fused activations are taken four at a time, those left over one by one."""
+    rows = 70
+    rng = np.random.default_rng(n)
+    room = rng.standard_normal((2, rows * n + offset)).astype(dtype)
+    x, dy = (each[offset:].reshape(rows, n) for each in room)
+    bias = rng.standard_normal(n).astype(np.float32)
+    zeros = operators()["relu_zeros"].passes["forward"].outputs[1].dtype
+    for name, pass_, inputs, learned, sums in (
+        ("bias_gelu", "forward", [x], [bias], None),
+        ("bias_silu", "backward", [x, dy], [bias], np.float32),
+        ("relu_zeros", "forward", [x], [], zeros),
+    ):
+        found = []
+        for last in (1 << 30, 0):
+            output = np.zeros(rows * n + offset, dtype)[offset:].reshape(rows, n)
+            total = [] if sums is None else [np.full(n, -1, sums)]
+            outputs, gradients = ([output, *total], []) if name == "relu_zeros" else ([output], total)
+            MODULES["fused"].bind(name, pass_, isa, simd.ELEMENTS[dtype], inputs, outputs, learned, gradients, [], 1, last)()
+            found.append((output, *total))
+        (near, *sum_near), (far, *sum_far) = found
+        assert near.tobytes() == far.tobytes() and near.any()
+        for first, second in zip(sum_near, sum_far, strict=True):
+            assert np.allclose(first, second, rtol=1e-5, atol=1e-5 if name == "bias_silu" else 0)
+
+
 @pytest.mark.parametrize("pass_", ["forward", "backward"])
 def test_halves_of_a_packed_array_are_taken_as_they_are(pass_: str) -> None:
     gate, up, *rest = drawn("swiglu", pass_, 7, 300)
