@@ -24,16 +24,16 @@ constexpr size_t kPlaces = 4;             // rows that are taken side by side
 constexpr size_t kFar = size_t{1} << 18;  // elements that they are apart, about; long rows more
 constexpr size_t kLine = 64;              // bytes of a cache line
 
-// y = f(x + bias)
+// y = f(x + bias). With kBias, in[0] is x + bias already.
 template <class F>
 struct BiasForward {
   static constexpr size_t kInputs = 1;
   static constexpr bool kBias = true, kSums = false;
   static constexpr bool kTwoWays = std::is_base_of_v<UsualIfNear, F>;  // gelu's bound is so near that groups often exceed it
   explicit BiasForward(const Arguments& arguments) : f(arguments) {}
-  HWY_INLINE VF operator()(const VF* in, VF bias, VF&) const { return f(hn::Add(in[0], bias)); }
-  HWY_INLINE auto Unusual(const VF* in, VF bias) const { return f.Unusual(hn::Add(in[0], bias)); }
-  HWY_INLINE VF Usual(const VF* in, VF bias, VF&) const { return f.Usual(hn::Add(in[0], bias)); }
+  HWY_INLINE VF operator()(const VF* in, VF&) const { return f(in[0]); }
+  HWY_INLINE auto Unusual(const VF* in) const { return f.Unusual(in[0]); }
+  HWY_INLINE VF Usual(const VF* in, VF&) const { return f.Usual(in[0]); }
   F f;
 };
 
@@ -44,14 +44,14 @@ struct BiasBackward {
   static constexpr bool kBias = true, kSums = true;
   static constexpr bool kTwoWays = std::is_base_of_v<UsualIfNear, F>;
   explicit BiasBackward(const Arguments& arguments) : f(arguments) {}
-  HWY_INLINE VF operator()(const VF* in, VF bias, VF& sum) const {
-    const VF dx = f.Slope(hn::Add(in[0], bias), in[1]);
+  HWY_INLINE VF operator()(const VF* in, VF& sum) const {
+    const VF dx = f.Slope(in[0], in[1]);
     sum = hn::Add(sum, dx);
     return dx;
   }
-  HWY_INLINE auto Unusual(const VF* in, VF bias) const { return f.UnusualSlope(hn::Add(in[0], bias), in[1]); }
-  HWY_INLINE VF Usual(const VF* in, VF bias, VF& sum) const {
-    const VF dx = f.UsualSlope(hn::Add(in[0], bias), in[1]);
+  HWY_INLINE auto Unusual(const VF* in) const { return f.UnusualSlope(in[0], in[1]); }
+  HWY_INLINE VF Usual(const VF* in, VF& sum) const {
+    const VF dx = f.UsualSlope(in[0], in[1]);
     sum = hn::Add(sum, dx);
     return dx;
   }
@@ -65,7 +65,7 @@ struct ZerosForward {
   static constexpr bool kBias = false, kSums = true;
   static constexpr bool kTwoWays = false;
   explicit ZerosForward(const Arguments& arguments) : f(arguments) {}
-  HWY_INLINE VF operator()(const VF* in, VF, VF& count) const {
+  HWY_INLINE VF operator()(const VF* in, VF& count) const {
     const VF y = f(in[0]);
     count = hn::Add(count, hn::IfThenElseZero(hn::Eq(y, hn::Zero(f32)), Set(1.0f)));
     return y;
@@ -79,16 +79,16 @@ struct ZerosBackward {
   static constexpr bool kBias = false, kSums = false;
   static constexpr bool kTwoWays = false;
   explicit ZerosBackward(const Arguments& arguments) : f(arguments) {}
-  HWY_INLINE VF operator()(const VF* in, VF, VF&) const { return f.Slope(in[0], in[1]); }
+  HWY_INLINE VF operator()(const VF* in, VF&) const { return f.Slope(in[0], in[1]); }
   F f;
 };
 
 template <class Op>
-HWY_INLINE VF Usual(const Op& op, const VF* in, VF bias, VF& sum) {
+HWY_INLINE VF Usual(const Op& op, const VF* in, VF& sum) {
   if constexpr (Op::kTwoWays) {
-    return op.Usual(in, bias, sum);
+    return op.Usual(in, sum);
   } else {
-    return op(in, bias, sum);
+    return op(in, sum);
   }
 }
 
@@ -113,7 +113,8 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Sweep& sweep, const T* cons
       for (size_t k = 0; k < Op::kInputs; ++k) {
         from[k] = LoadUpTo(in[r][k] + i, count);
       }
-      const VF y = op(from, shift, sum);
+      if constexpr (Op::kBias) from[0] = hn::Add(from[0], shift);
+      const VF y = op(from, sum);
       if (count < kLanes) {
         StorePart(y, out[r] + i, count);
       } else {
@@ -129,18 +130,19 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Sweep& sweep, const T* cons
   if constexpr (kPast) {  // whole lines: of one that is begun at several places, memory may get halves
     for (; reinterpret_cast<uintptr_t>(out[0] + i) % kLine != 0 && i + kLanes <= n; i += kLanes) part(i, kLanes);
   }
-  // A line at each place; with two ways of computing, more vectors where registers last.
+  // A line at each place; with two ways of computing, more vectors together.
   constexpr size_t kOfLine = kCount > 1 ? std::max<size_t>(1, 16 / kLanes) : 1;
-  constexpr size_t kEach = Op::kTwoWays && kLanes == 16 ? (kCount > 1 ? 2 : 4) : kOfLine;
+  constexpr size_t kEach = std::max<size_t>(kOfLine, !Op::kTwoWays ? 1 : kCount > 1 ? 2 : 4);
   for (; kCount * kEach > 1 && i + kEach * kLanes <= n; i += kEach * kLanes) {
-    VF from[kCount][kEach][Op::kInputs], shift[kEach];
+    VF from[kCount][kEach][Op::kInputs];
     [[maybe_unused]] Lanes unusual = hn::Zero(i32);
     for (size_t v = 0; v < kEach; ++v) {
       const size_t at = i + v * kLanes;
-      shift[v] = Op::kBias ? Load(bias + at) : hn::Zero(f32);
+      const VF shift = Op::kBias ? Load(bias + at) : hn::Zero(f32);
       for (size_t r = 0; r < kCount; ++r) {
         for (size_t k = 0; k < Op::kInputs; ++k) from[r][v][k] = Load(in[r][k] + at);
-        if constexpr (Op::kTwoWays) unusual = hn::Or(unusual, op.Unusual(from[r][v], shift[v]));
+        if constexpr (Op::kBias) from[r][v][0] = hn::Add(from[r][v][0], shift);
+        if constexpr (Op::kTwoWays) unusual = hn::Or(unusual, op.Unusual(from[r][v]));
       }
     }
     if constexpr (Op::kTwoWays) {
@@ -154,7 +156,7 @@ HWY_NOINLINE ULPROOF_INTERLEAVED void SomeRows(const Sweep& sweep, const T* cons
       for (size_t v = 0; v < kOfLine; ++v) sum[v] = Op::kSums ? Load(columns + i + (line + v) * kLanes) : hn::Zero(f32);
       for (size_t r = 0; r < kCount; ++r) {
         for (size_t v = 0; v < kOfLine; ++v) {
-          Put<kPast>(Usual(op, from[r][line + v], shift[line + v], sum[v]), out[r] + i + (line + v) * kLanes);
+          Put<kPast>(Usual(op, from[r][line + v], sum[v]), out[r] + i + (line + v) * kLanes);
         }
       }
       for (size_t v = 0; Op::kSums && v < kOfLine; ++v) Store(sum[v], columns + i + (line + v) * kLanes);
