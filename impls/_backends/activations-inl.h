@@ -78,7 +78,7 @@ struct UsualIfNear : Fixed {
   using Fixed::Fixed;
   static constexpr bool kTwoWays = true, kTwoSlopes = true;
   static HWY_INLINE Lanes Unusual(VF x) { return Beyond(kNear, x); }
-  static HWY_INLINE Lanes UnusualSlope(VF x, VF dy) { return hn::Or(Beyond(kNear, x), Infinite(dy)); }
+  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kNear, x); }
 };
 
 struct NaturalExp : UsualIfNear {
@@ -89,36 +89,45 @@ struct NaturalExp : UsualIfNear {
     if (HWY_LIKELY(None(beyond))) return Usual(x);
     return Where(beyond, Exp(x).Whole(), Usual(Clamp(-kNear, x, kNear)));
   }
-  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kNear, x); }
   HWY_INLINE VF UsualSlope(VF x, VF dy) const { return hn::Mul(dy, Usual(x)); }
   HWY_INLINE VF Slope(VF x, VF dy) const { return hn::Mul(dy, (*this)(x)); }  // infinite where e^x is
 };
 
 struct Sigmoid : UsualIfNear {
   using UsualIfNear::UsualIfNear;
-  HWY_INLINE VF Usual(VF x) const { return TimesLogistic<true>(Set(1.0f), x); }
-  HWY_INLINE VF operator()(VF x) const { return TimesLogistic(Set(1.0f), x); }
+  // 1.5 / (1.5 + 1.5 e^-x): the sum rounds least where the quotient's digits are finest.
+  HWY_INLINE VF Usual(VF x) const {
+    const VF more = Set(1.5f);
+    return hn::Div(more, hn::Add(TwoParts::Of<-1, kMoreRoots>(x).Sum(), more));
+  }
+  HWY_INLINE VF operator()(VF x) const {
+    if (HWY_LIKELY(None(Unusual(x)))) return Usual(x);
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Whole(), Usual(Clamp(-kNear, x, kNear)));
+  }
   HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogisticSlope<true>(dy, x); }
-  HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogisticSlope(dy, x); }
+  HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogisticSlope<false>(dy, x); }
 };
 
 struct Silu : UsualIfNear {
   using UsualIfNear::UsualIfNear;
-  HWY_INLINE VF Usual(VF x) const { return TimesLogistic<true>(x, x); }
+  static HWY_INLINE Lanes Unusual(VF x) { return Beyond(kClose, x); }
+  HWY_INLINE VF Usual(VF x) const { return TimesLogistic(x, x); }
   HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(None(Unusual(x)))) return Usual(x);
-    return TimesLogistic(MaxKeepNaN(Set(-160.0f), x), x);  // so that -inf gives -0
+    const Lanes beyond = Unusual(x);
+    if (HWY_LIKELY(None(beyond))) return Usual(x);
+    const VF v = MaxKeepNaN(Set(-160.0f), x);  // so that -inf gives -0
+    const VF far = hn::Div(v, TwoParts::Of<-1>(Clamp(-kNear, x, kNear)).OnePlus());
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Times(v), Where(beyond, far, Usual(Clamp(-kClose, x, kClose))));
   }
-  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kNear, x); }
   // s (1 + x t), t = 1 - s = e^-x s: on either side the one that rounds less where it counts. A gate's backward pass shares all
   // but the last steps with Usual.
   HWY_INLINE VF UsualSlope(VF x, VF dy) const {
-    const OnePlus d(TwoParts::Of<-1>(x));
-    const VF one = Set(1.0f), s = d.Below(one), t = hn::IfNegativeThenElse(x, hn::Sub(one, s), d.Times(s));
+    const VF one = Set(1.0f), e = TwoParts::Of<-1>(x).Sum(), s = hn::Div(one, hn::Add(e, one));
+    const VF t = hn::IfNegativeThenElse(x, hn::Sub(one, s), hn::Mul(e, s));
     return hn::Mul(dy, hn::Mul(s, hn::MulAdd(x, t, one)));
   }
   HWY_INLINE VF Slope(VF x, VF dy) const {
-    if (HWY_LIKELY(None(Unusual(x)))) return UsualSlope(x, dy);
+    if (HWY_LIKELY(None(UnusualSlope(x, dy)))) return UsualSlope(x, dy);
     const VF far = MaxKeepNaN(Set(-160.0f), x), near = UsualSlope(Clamp(-kNear, x, kNear), dy);
     return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(far).Times(hn::Mul(dy, hn::Add(far, Set(1.0f)))), near);
   }
@@ -134,8 +143,11 @@ struct Softplus : UsualIfNear {
     const VF low = LogOnePlus(TwoParts::Of<-1>(hn::Min(Set(kNear), hn::Abs(x))).Sum());
     return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Whole(), hn::Add(MaxKeepNaN(hn::Zero(f32), x), low));
   }
-  HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogistic<true>(dy, x); }
-  HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogistic(dy, x); }
+  HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogistic(dy, x); }
+  HWY_INLINE VF Slope(VF x, VF dy) const {
+    if (HWY_LIKELY(None(UnusualSlope(x, dy)))) return UsualSlope(x, dy);
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Times(dy), UsualSlope(Clamp(-kNear, x, kNear), dy));
+  }
 };
 
 struct Tanh : Fixed {
@@ -148,9 +160,9 @@ struct Tanh : Fixed {
     const VF less_one = hn::MulAdd(factor, e.part, hn::Sub(factor, Set(1.0f)));
     return hn::CopySign(hn::Div(less_one, hn::Add(less_one, Set(2.0f))), x);
   }
-  HWY_INLINE Lanes UnusualSlope(VF x, VF dy) const { return hn::Or(Beyond(kNear / 2, x), Beyond(0x1p125f, dy)); }
-  HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogisticSlope<true>(hn::Mul(dy, Set(4.0f)), hn::Add(x, x)); }
-  HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogisticSlope(hn::Mul(dy, Set(4.0f)), hn::Add(x, x)); }
+  HWY_INLINE Lanes UnusualSlope(VF x, VF) const { return Beyond(kNear / 2, x); }
+  HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogisticSlope<true, 2>(dy, hn::Add(x, x)); }
+  HWY_INLINE VF Slope(VF x, VF dy) const { return TimesLogisticSlope<false, 2>(dy, hn::Add(x, x)); }
 };
 
 // max(x, 0) + eps x e^(-x^2 / 2), arXiv 2405.12954.

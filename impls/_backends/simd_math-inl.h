@@ -96,20 +96,22 @@ HWY_INLINE Power GaussianOf(VF t) {
 HWY_INLINE Power Gaussian(VF x) { return GaussianOf(hn::Min(Set(18.0f), hn::Abs(x))); }
 
 inline constexpr int kRootShift = kLanes == 16 ? 19 : kLanes == 8 ? 20 : 21;  // 23 - log2(kLanes)
-// 2^(j / kLanes) in 21 digits, less the index's own bits, and the relative error of that.
+// factor 2^(j / kLanes) in 21 digits, less the index's own bits, and the relative error of that.
 struct ShortRoots {
-  constexpr ShortRoots() : root(), error() {
+  constexpr explicit ShortRoots(double factor) : root(), error() {
     for (size_t j = 0; j < kLanes; ++j) {
-      const double exact = kRoots[j * (16 / kLanes)];
+      double exact = factor * kRoots[j * (16 / kLanes)];
+      const int32_t exponent = exact < 2.0 ? 0 : 1;
+      exact /= 1 << exponent;
       const int32_t digits = int32_t(exact * 0x1p20 + 0.5);
-      root[j] = 0x3F800000 + ((digits - (1 << 20)) << 3) - (int32_t(j) << kRootShift);
+      root[j] = 0x3F800000 + (exponent << 23) + ((digits - (1 << 20)) << 3) - (int32_t(j) << kRootShift);
       error[j] = float((exact - digits * 0x1p-20) / exact);
     }
   }
   alignas(64) int32_t root[kLanes];
   alignas(64) float error[kLanes];
 };
-inline constexpr ShortRoots kShortRoots;
+inline constexpr ShortRoots kShortRoots(1.0), kMoreRoots(1.5);
 
 // An exponential as the sum of two floats, root + scaled * tail, the second part below a twentieth of the first. Its exponent is
 // added as an integer, so the argument is of at most kNear in size, and what is rarer takes another way.
@@ -122,31 +124,34 @@ HWY_INLINE Lanes Beyond(float bound, VF x) {
 }
 // Where a < b, or perhaps where one of them is NaN.
 HWY_INLINE Lanes Less(VF a, VF b) { return hn::BitCast(i32, hn::Sub(a, b)); }
-HWY_INLINE Lanes Infinite(VF x) { return Beyond(std::numeric_limits<float>::max(), x); }
 HWY_INLINE bool None(Lanes lanes) { return hn::AllFalse(i32, hn::Lt(lanes, hn::Zero(i32))); }
 HWY_INLINE VF Where(Lanes lanes, VF yes, VF no) { return hn::IfNegativeThenElse(hn::BitCast(f32, lanes), yes, no); }
 
 class TwoParts {
  public:
-  // e^(c x), c a power of two or its negative.
-  template <int c = 1>
+  // e^(c x), c a power of two or its negative; times the roots' factor.
+  template <int c = 1, const ShortRoots& roots = kShortRoots>
   static HWY_INLINE TwoParts Of(VF x) {
     const VF k = hn::MulAdd(x, Set(c * 0x1.715476p+0f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
     const VF t = hn::NegMulAdd(whole, Set(0x1.62E430p-1f / c), x);
-    const Rooted e = Rooted::template Of<c>(k, hn::MulAdd(whole, Set(0x1.05C610p-29f / c), t));
+    const Rooted e = Rooted::template Of<c, 1, roots>(k, hn::MulAdd(whole, Set(0x1.05C610p-29f / c), t));
     return {e.root, hn::Mul(e.root, e.t), Reduction::Tail<c>(e.t)};
   }
   HWY_INLINE VF Sum() const { return hn::MulAdd(scaled, tail, root); }
-  HWY_INLINE VF Part() const { return hn::Mul(scaled, tail); }
+  // One and the exponential, rounded once but for a little: what 1 + root lacks joins the small part.
+  HWY_INLINE VF OnePlus() const {
+    const VF one = Set(1.0f), leading = hn::Add(root, one);
+    return hn::Add(leading, hn::MulAdd(scaled, tail, hn::Add(hn::Sub(root, leading), one)));
+  }
 
   VF root, scaled, tail;
 
   // root e^(c t)
   struct Rooted {
-    template <int up, int down = 1>
+    template <int up, int down = 1, const ShortRoots& roots = kShortRoots>
     static HWY_INLINE Rooted Of(VF k, VF t) {
-      const VF error = hn::Mul(hn::Load(f32, kShortRoots.error), Set(float(down) / up));
-      const VF entry = Reduction::Entry(hn::BitCast(f32, hn::Load(i32, kShortRoots.root)), k);
+      const VF error = hn::Mul(hn::Load(f32, roots.error), Set(float(down) / up));
+      const VF entry = Reduction::Entry(hn::BitCast(f32, hn::Load(i32, roots.root)), k);
       const VI root = hn::Add(hn::BitCast(i32, entry), hn::ShiftLeft<kRootShift>(hn::BitCast(i32, k)));
       return {hn::BitCast(f32, root), hn::Add(t, Reduction::Entry(error, k))};
     }
@@ -180,35 +185,6 @@ HWY_INLINE VF CloseInverse(VF v) {
   return hn::MulAdd(rough, hn::NegMulAdd(v, rough, Set(1.0f)), rough);
 }
 
-// r = 1 / (1 + e) but for a relative error, which `rest` is: 1 / (1 + e) = r (1 + rest). 1 + e is never rounded.
-struct OnePlus {
-  HWY_INLINE explicit OnePlus(const TwoParts& e) : root(e.root), part(e.Part()), sum(hn::Add(root, part)) {
-    inverse = Inverse(hn::Add(sum, Set(1.0f)));
-    rest = hn::NegMulAdd(part, inverse, hn::NegMulAdd(root, inverse, hn::Sub(Set(1.0f), inverse)));
-  }
-  // e v, rounded once but for what part v lacks.
-  HWY_INLINE VF Times(VF v) const { return hn::MulAdd(root, v, hn::Mul(part, v)); }
-  // v / (1 + e).
-  HWY_INLINE VF Below(VF v) const {
-    const VF quotient = hn::Mul(v, inverse);
-    return hn::MulAdd(quotient, rest, quotient);
-  }
-  // v / (1 + e)^2.
-  HWY_INLINE VF TwiceBelow(VF v) const {
-    const VF quotient = hn::Mul(v, hn::Mul(inverse, inverse));
-    return hn::MulAdd(quotient, hn::Add(rest, rest), quotient);
-  }
-  // The same for a v that may be infinite, of which a rest is not.
-  HWY_INLINE VF BelowAny(VF v) const { return IfThenInfinite(hn::Mul(v, inverse), Below(v)); }
-  HWY_INLINE VF TwiceBelowAny(VF v) const { return IfThenInfinite(hn::Mul(v, inverse), TwiceBelow(v)); }
-  VF root, part, sum, inverse, rest;  // e = root + part; sum is its nearest
-
- private:
-  static HWY_INLINE VF IfThenInfinite(VF v, VF otherwise) {
-    return hn::IfThenElse(hn::Eq(hn::Abs(v), Set(std::numeric_limits<float>::infinity())), v, otherwise);
-  }
-};
-
 // An exponential of at most 1, for adding to numbers of at least 1: 2^-126 at the least.
 HWY_INLINE VF AtMostOne(const Power& e) {
 #if HWY_TARGET == HWY_AVX3
@@ -220,27 +196,23 @@ HWY_INLINE VF AtMostOne(const Power& e) {
 #endif
 }
 
-// numerator * s(x), s(x) = 1 / (1 + e^-x): 2 ULP, subnormal results included. kUsual: every x is within kNear, and every
-// numerator finite.
-template <bool kUsual = false>
-HWY_INLINE VF TimesLogistic(VF numerator, VF x) {
-  if (kUsual || HWY_LIKELY(None(hn::Or(Beyond(kNear, x), Infinite(numerator))))) {
-    return OnePlus(TwoParts::Of<-1>(x)).Below(numerator);
-  }
-  const VF near = OnePlus(TwoParts::Of<-1>(Clamp(-kNear, x, kNear))).BelowAny(numerator);
-  return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Times(numerator), near);
-}
+// numerator / (1 + e^-x) for |x| <= kNear: 2.5 ULP; where |x| <= kClose, 2, as a sum of up to 2^24 takes the one with no error.
+inline constexpr float kClose = 16.6f;
+HWY_INLINE VF TimesLogistic(VF numerator, VF x) { return hn::Div(numerator, hn::Add(TwoParts::Of<-1>(x).Sum(), Set(1.0f))); }
 
-// numerator * e^-|x| / (1 + e^-|x|)^2, the logistic function's derivative: 4 ULP.
-template <bool kUsual = false>
+// numerator * 2^power e^-|x| / (1 + e^-|x|)^2, the logistic function's derivative: 4 ULP. kUsual: every x is within kNear.
+template <bool kUsual, int power = 0>
 HWY_INLINE VF TimesLogisticSlope(VF numerator, VF x) {
   const VF t = hn::Abs(x);
-  if (kUsual || HWY_LIKELY(None(hn::Or(Beyond(kNear, x), Infinite(numerator))))) {
-    const OnePlus d(TwoParts::Of<-1>(t));
-    return d.TwiceBelow(hn::Mul(numerator, d.sum));
-  }
-  const OnePlus d(TwoParts::Of<-1>(hn::Min(Set(kNear), t)));
-  return hn::IfThenElse(hn::Gt(t, Set(kNear)), Exp(hn::Neg(t)).Times(numerator), d.TwiceBelowAny(hn::Mul(numerator, d.sum)));
+  const auto near = [numerator](VF v) HWY_ATTR {
+    constexpr float part = 1.0f / (1 << power);
+    const VF e = TwoParts::Of<-1>(v).Sum();
+    const VF more = power == 0 ? hn::Add(e, Set(2.0f)) : hn::MulAdd(e, Set(part), Set(2 * part));
+    return hn::Div(hn::Mul(numerator, e), hn::MulAdd(e, more, Set(part)));
+  };
+  if (kUsual || HWY_LIKELY(None(Beyond(kNear, x)))) return near(t);
+  const Power e = Exp(hn::Neg(t)), far{e.part, hn::Add(e.power, Set(power))};
+  return hn::IfThenElse(hn::Gt(t, Set(kNear)), far.Times(numerator), near(hn::Min(Set(kNear), t)));
 }
 
 // A table's entry for k's low bits; of eight entries, or one a lane.
