@@ -115,9 +115,14 @@ struct Silu : UsualIfNear {
   HWY_INLINE VF operator()(VF x) const {
     const Lanes beyond = Unusual(x);
     if (HWY_LIKELY(None(beyond))) return Usual(x);
-    const VF v = MaxKeepNaN(Set(-160.0f), x);  // so that -inf gives -0
-    const VF far = hn::Div(v, TwoParts::Of<-1>(Clamp(-kNear, x, kNear)).OnePlus());
-    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Times(v), Where(beyond, far, Usual(Clamp(-kClose, x, kClose))));
+    const Lanes far = Beyond(kNear, x);
+    const auto near = [&](VF v) HWY_ATTR {
+      const auto e = TwoParts::Of<-1>(v);
+      return hn::Div(x, Where(beyond, e.OnePlus(), hn::Add(e.Sum(), Set(1.0f))));
+    };
+    if (HWY_LIKELY(None(far))) return near(x);
+    const VF left = Exp(x).Times(MaxKeepNaN(Set(-160.0f), x));  // so that -inf gives -0
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), left, near(Clamp(-kNear, x, kNear)));
   }
   // s (1 + x t), t = 1 - s = e^-x s: on either side the one that rounds less where it counts. A gate's backward pass shares all
   // but the last steps with Usual.
