@@ -170,21 +170,6 @@ class TwoParts {
   HWY_INLINE TwoParts(VF r, VF s, VF p) : root(r), scaled(s), tail(p) {}
 };
 
-// 1 / v: the nearest, or within 2^-14 where that is much cheaper.
-HWY_INLINE VF Inverse(VF v) {
-#if HWY_TARGET == HWY_AVX3
-  return VF{_mm512_rcp14_ps(v.raw)};
-#else
-  return hn::Div(Set(1.0f), v);
-#endif
-}
-
-// The same by a step of Newton's closer, to 2^-23 at the least.
-HWY_INLINE VF CloseInverse(VF v) {
-  const VF rough = Inverse(v);
-  return hn::MulAdd(rough, hn::NegMulAdd(v, rough, Set(1.0f)), rough);
-}
-
 // An exponential of at most 1, for adding to numbers of at least 1: 2^-126 at the least.
 HWY_INLINE VF AtMostOne(const Power& e) {
 #if HWY_TARGET == HWY_AVX3
@@ -317,11 +302,11 @@ struct GeluCurve {
   }
   static HWY_INLINE Softening Far(VF t) {
     const Power e = GaussianOf(t);
-    return {e.Part(V(CloseInverse(hn::Mul(t, t)))), e.power};
+    return {e.Part(V(hn::Div(Set(1.0f), hn::Mul(t, t)))), e.power};
   }
   static HWY_INLINE Softening FarSlope(VF t) {
     const Power e = GaussianOf(t);
-    const VF s = CloseInverse(hn::Mul(t, t));
+    const VF s = hn::Div(Set(1.0f), hn::Mul(t, t));
     return {e.Part(hn::Mul(t, hn::MulSub(V(s), s, Set(0x1.988454p-2f)))), e.power};
   }
 };
