@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ulproof.benchmarks import walk
+from ulproof.benchmarks.measure.ulp import ulp_error
 from ulproof.benchmarks.walk import ROW, Walker
 from ulproof.impls import load, operators
 from ulproof.impls._backends import simd, stress
@@ -198,6 +199,27 @@ def test_stores_past_the_caches_write_the_same(isa: str, dtype: str, offset: int
         written.append(output.tobytes())
     assert written[0] == written[1]
     assert any(written[0])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_huge_dy_overflows_nothing_on_the_way(isa: str) -> None:
+    """tanh' is computed as four times another derivative, which is 1 / 4 at 0."""
+    x = np.array([0.0, 1.0, 50.0, -60.0] * 16, np.float32)
+    dy = np.full_like(x, 2.0**127)
+    found = ours("tanh")(x, dy, pass_="backward", isa=isa).astype(np.float64)
+    assert np.allclose(found, 2.0**127 / np.cosh(x.astype(np.float64)) ** 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_silu_is_one_function_on_either_side_of_its_bounds(isa: str) -> None:
+    """Up to 16.6, beyond it, and beyond 87 it is computed in three ways."""
+    edges = np.array([16.6, 87.0, 103.0], np.float32)
+    steps = np.arange(-500, 501, dtype=np.int32)
+    x = (edges.view(np.int32)[:, None] + steps).view(np.float32).ravel()
+    x = np.concatenate([x, -x])
+    wide = x.astype(np.float64)
+    error = ulp_error(ours("silu")(x, isa=isa), wide / (1 + np.exp(-wide)), "float32")
+    assert error.max() <= 2.0, x[error.argmax()]
 
 
 @pytest.mark.parametrize("offset", [0, 5])
