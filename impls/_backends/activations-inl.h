@@ -124,8 +124,8 @@ struct Silu : UsualIfNear {
     const VF left = Exp(x).Times(MaxKeepNaN(Set(-160.0f), x));  // so that -inf gives -0
     return hn::IfThenElse(hn::Lt(x, Set(-kNear)), left, near(Clamp(-kNear, x, kNear)));
   }
-  // s (1 + x t), t = 1 - s = e^-x s: on either side the one that rounds less where it counts. A gate's backward pass shares all
-  // but the last steps with Usual.
+  // s (1 + x t), t = 1 - s = e^-x s: on either side the one that rounds less where it counts. A gate's backward pass shares the
+  // exponential with Usual.
   HWY_INLINE VF UsualSlope(VF x, VF dy) const {
     const VF one = Set(1.0f), e = TwoParts::Of<-1>(x).Sum(), s = hn::Div(one, hn::Add(e, one));
     const VF t = hn::IfNegativeThenElse(x, hn::Sub(one, s), hn::Mul(e, s));
