@@ -407,7 +407,7 @@ HWY_NOINLINE void Row(const T* x, T* y, size_t n, size_t threads, Reference& hin
   // Exponentials wait in the output, but in a buffer where they would be rounded twice or sent past the caches too early.
   const bool buffered = kStored && (sizeof(T) == 2 || (kStream && n <= kBuffer));
   float* e = buffered ? Buffer(n) : reinterpret_cast<float*>(y);
-  [[maybe_unused]] const bool stream_sum = kStream && !buffered && reinterpret_cast<uintptr_t>(e) % (4 * kLanes) == 0;
+  [[maybe_unused]] const bool stream_sum = kStream && !buffered && reinterpret_cast<uintptr_t>(e) % 64 == 0;  // whole lines only
 
   // What is stored is larger by this, so that every result has a normal exponential, and what lies below becomes 0.
   constexpr double kUnit = (kStored ? kStoredUnit : 1.0) * SumExponential::kFactor;
