@@ -203,11 +203,14 @@ def test_stores_past_the_caches_write_the_same(isa: str, dtype: str, offset: int
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_a_huge_dy_overflows_nothing_on_the_way(isa: str) -> None:
-    """tanh' is computed as four times another derivative, which is 1 / 4 at 0."""
+    """tanh' is computed as four times another derivative, which is 1 / 4 at 0, and silu' far out as dy (x + 1) e^x."""
     x = np.array([0.0, 1.0, 50.0, -60.0] * 16, np.float32)
     dy = np.full_like(x, 2.0**127)
     found = ours("tanh")(x, dy, pass_="backward", isa=isa).astype(np.float64)
     assert np.allclose(found, 2.0**127 / np.cosh(x.astype(np.float64)) ** 2, rtol=1e-6)
+    x = np.array([-87.5, -90.0, -100.0, -140.0] * 16, np.float32)
+    found, wide = ours("silu")(x, dy, pass_="backward", isa=isa), x.astype(np.float64)
+    assert np.allclose(found, 2.0**127 * (wide + 1) * np.exp(wide), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("isa", ISAS)

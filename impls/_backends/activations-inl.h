@@ -134,7 +134,9 @@ struct Silu : UsualIfNear {
   HWY_INLINE VF Slope(VF x, VF dy) const {
     if (HWY_LIKELY(None(UnusualSlope(x, dy)))) return UsualSlope(x, dy);
     const VF far = MaxKeepNaN(Set(-160.0f), x), near = UsualSlope(Clamp(-kNear, x, kNear), dy);
-    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(far).Times(hn::Mul(dy, hn::Add(far, Set(1.0f)))), near);
+    const Power e = Exp(far), more{e.part, hn::Add(e.power, Set(8.0f))};  // so that dy (x + 1) overflows nothing
+    const VF left = more.Times(hn::Mul(hn::Mul(dy, Set(0x1p-8f)), hn::Add(far, Set(1.0f))));
+    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), left, near);
   }
 };
 
