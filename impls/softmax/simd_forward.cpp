@@ -110,6 +110,11 @@ struct Samples {
     const uint32_t hash = uint32_t(tree >> power) * 0x9E3779B9u;
     return ((tree ^ (hash >> 26 | (hash >> 6 & ~uint32_t{63}))) & ((size_t{1} << power) - 1)) == 0;
   }
+  // The harmonic mean of the elements' exponentials, almost, from the lanes' sums in samples of n elements.
+  HWY_INLINE double MeanOf(size_t n, double inverses) const {
+    constexpr size_t kTreeSize = kTree * kLanes, kDoubles = hn::MaxLanes(f64);
+    return double((n / kTreeSize >> power) * kDoubles * kDoubles) / double(kTreeSize) / inverses;
+  }
   uint32_t power = 0;
 };
 
@@ -117,6 +122,7 @@ struct Samples {
 struct RoughSum {
   double sum = 0.0;
   double sampled = 0.0, lacking = 0.0, squares = 0.0;
+  double inverses = 0.0;  // of the sums of the sampled trees' lanes
 };
 
 // A tree's products, summed exactly.
@@ -149,9 +155,9 @@ HWY_INLINE void SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RE
   const auto unseen = [](const auto&) HWY_ATTR {};
   DoubleSum sums[ways];
   struct {
-    VD sum, lacking, squares;
+    VD sum, lacking, squares, inverses;
   } sampled[ways];
-  for (auto& own : sampled) own = {hn::Zero(f64), hn::Zero(f64), hn::Zero(f64)};
+  for (auto& own : sampled) own = {hn::Zero(f64), hn::Zero(f64), hn::Zero(f64), hn::Zero(f64)};
   size_t i = 0, samples_seen = 0;
   for (; i + kTreeSize <= n; i += kTreeSize, ++tree) {
     for (size_t way = 0; way < ways; ++way) {
@@ -166,7 +172,9 @@ HWY_INLINE void SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RE
         const VD lanes = rough.Lanes(), lack = hn::Sub(exact.Lanes(), lanes);
         sums[way].Add(rough);
         auto& own = sampled[way];
-        own = {hn::Add(own.sum, lanes), hn::Add(own.lacking, lack), hn::MulAdd(lack, lack, own.squares)};
+        const VD inverse = hn::IfThenElseZero(hn::Gt(lanes, hn::Zero(f64)), hn::Div(hn::Set(f64, 1.0), lanes));
+        own = {hn::Add(own.sum, lanes), hn::Add(own.lacking, lack), hn::MulAdd(lack, lack, own.squares),
+               hn::Add(own.inverses, inverse)};
         ++samples_seen;
       }
     }
@@ -188,7 +196,7 @@ HWY_INLINE void SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RE
     part = {sums[way].Total()};
     if (samples_seen > 0) {
       part.sampled = total(sampled[way].sum), part.lacking = total(sampled[way].lacking);
-      part.squares = total(sampled[way].squares);
+      part.squares = total(sampled[way].squares), part.inverses = total(sampled[way].inverses);
     }
   }
 }
@@ -227,26 +235,20 @@ HWY_INLINE double SumFromStored(const E& exact, const T* HWY_RESTRICT x, const f
   return rest <= 4 * heavy ? total + rest : SumAgain(exact, x, n);
 }
 
-// The exponential of a part's largest element if that is above `least` and has equals in other parts: they may be too many to
-// stand out, and too few for the samples. Otherwise infinity. A few parts tell, as each that is as large would have one.
-template <class T, class E>
-HWY_NOINLINE double Tied(const E& exponential, const T* x, size_t n, const std::vector<RoughSum>& parts, size_t size,
-                         size_t largest, double least) {
-  constexpr double kNone = std::numeric_limits<double>::infinity();
-  const auto count = [&](size_t part) { return std::min(size, n - part * size); };
-  const VF top = hn::Set(f32, RowMax(x + largest * size, count(largest)));
-  const double e = hn::GetLane(exponential.Factors(top).Whole());
-  if (!(e > least)) return kNone;
+// Whether other parts than the largest have elements that are equal to `top`. A few parts tell, as each that has one is as large.
+template <class T>
+HWY_NOINLINE bool Tied(VF top, double e, const T* x, size_t n, const std::vector<RoughSum>& parts, size_t size, size_t largest) {
   for (size_t part = 0, seen = 0; part < parts.size() && seen < 3; ++part) {
     if (parts[part].sum < 0.99 * e || part == largest) continue;
     ++seen;
     const T* from = x + part * size;
-    for (size_t i = 0; i < count(part); i += kLanes) {
-      const VF v = count(part) - i >= kLanes ? Load(from + i) : LoadPart(from + i, count(part) - i, -kInfinity);
-      if (!hn::AllFalse(f32, hn::Eq(v, top))) return e;
+    const size_t count = std::min(size, n - part * size);
+    for (size_t i = 0; i < count; i += kLanes) {
+      const VF v = count - i >= kLanes ? Load(from + i) : LoadPart(from + i, count - i, -kInfinity);
+      if (!hn::AllFalse(f32, hn::Eq(v, top))) return true;
     }
   }
-  return kNone;
+  return false;
 }
 
 // Write (the function is an exponential) and Scale (it is Inverse).
@@ -344,7 +346,9 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   double heavy = sum * std::max(1.0 / 32, 3.0 / double(parts.size()));
   RoughSum light;
   const RoughSum* largest = nullptr;
+  double inverses = 0.0;
   for (const RoughSum& part : parts) {
+    inverses += part.inverses;
     if (part.sum > heavy) continue;
     light.sum += part.sum, light.sampled += part.sampled, light.lacking += part.lacking, light.squares += part.squares;
     if (largest == nullptr || part.sum > largest->sum) largest = &part;
@@ -355,10 +359,17 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   };
   const bool biased = lacks(1.0, 4.0);
   if (!biased && light.sum > sum / 8) {
-    const size_t place = size_t(largest - parts.data());
-    const double tied = Tied(plain, x, n, parts, size, place, sum / double(size_t{16} << samples.power));
     // What is likely, but not sure enough for all of the row, is enough for its largest parts.
-    heavy = std::min(heavy, (lacks(2.5, 2.0) ? std::min(tied, largest->sum) : tied) / 4);
+    if (lacks(2.5, 2.0)) heavy = std::min(heavy, largest->sum / 4);
+    // Elements that are far above most others and make up the sum, or that are equal, may lack something alike, too many to stand
+    // out and too few for the samples.
+    const size_t place = size_t(largest - parts.data());
+    const VF top = hn::Set(f32, RowMax(x + place * size, std::min(size, n - place * size)));
+    const double e = hn::GetLane(plain.Factors(top).Whole()), most = samples.MeanOf(n, inverses);
+    const bool apart = e > 0x1p20 * most && light.sum > 0x1p6 * most * double(n);  // 2^20: float sums lose bits of the smaller one
+    if (apart || (e > sum / double(size_t{32} << samples.power) && Tied(top, e, x, n, parts, size, place))) {
+      heavy = std::min(heavy, e / 4);
+    }
   }
   EachBlock(n, biased ? threads : 1, [&](size_t begin, size_t block) HWY_ATTR {
     for (size_t i = begin; i < begin + block; i += size) {
