@@ -361,13 +361,18 @@ HWY_NOINLINE double SumOf(const Reference& reference, double factor, const T* x,
   if (!biased && light.sum > sum / 8) {
     // What is likely, but not sure enough for all of the row, is enough for its largest parts.
     if (lacks(2.5, 2.0)) heavy = std::min(heavy, largest->sum / 4);
-    // Elements that are far above most others and make up the sum, or that are equal, may lack something alike, too many to stand
-    // out and too few for the samples.
+    // Elements that are equal may lack something alike, too many to stand out and too few for the samples, and so may others that
+    // make up the sum and are of a size, so far above most that additions lose the bits of these.
     const size_t place = size_t(largest - parts.data());
     const VF top = hn::Set(f32, RowMax(x + place * size, std::min(size, n - place * size)));
     const double e = hn::GetLane(plain.Factors(top).Whole()), most = samples.MeanOf(n, inverses);
-    const bool apart = e > 0x1p20 * most && light.sum > 0x1p6 * most * double(n);  // 2^20: float sums lose bits of the smaller one
-    if (apart || (e > sum / double(size_t{32} << samples.power) && Tied(top, e, x, n, parts, size, place))) {
+    bool alike = e > 0x1p17 * most && light.sum > 0x1p6 * most * double(n);
+    if (alike) {
+      double like_top = 0.0;
+      for (const RoughSum& part : parts) like_top += part.sum <= heavy && part.sum > e / 4 ? part.sum : 0.0;
+      alike = like_top > 0.9 * light.sum;
+    }
+    if (alike || (e > sum / double(size_t{32} << samples.power) && Tied(top, e, x, n, parts, size, place))) {
       heavy = std::min(heavy, e / 4);
     }
   }
