@@ -96,15 +96,15 @@ HWY_INLINE Power GaussianOf(VF t) {
 HWY_INLINE Power Gaussian(VF x) { return GaussianOf(hn::Min(Set(18.0f), hn::Abs(x))); }
 
 inline constexpr int kRootShift = kLanes == 16 ? 19 : kLanes == 8 ? 20 : 21;  // 23 - log2(kLanes)
-// factor 2^(j / kLanes) in 21 digits, less the index's own bits, and the relative error of that.
+// factor 2^(power + j / kLanes) in 21 digits, less the index's own bits, and the relative error of that; factor from 1 to 2.
 struct ShortRoots {
-  constexpr explicit ShortRoots(double factor) : root(), error() {
+  constexpr explicit ShortRoots(double factor, int32_t power = 0) : root(), error() {
     for (size_t j = 0; j < kLanes; ++j) {
       double exact = factor * kRoots[j * (16 / kLanes)];
       const int32_t exponent = exact < 2.0 ? 0 : 1;
       exact /= 1 << exponent;
       const int32_t digits = int32_t(exact * 0x1p20 + 0.5);
-      root[j] = 0x3F800000 + (exponent << 23) + ((digits - (1 << 20)) << 3) - (int32_t(j) << kRootShift);
+      root[j] = 0x3F800000 + ((power + exponent) << 23) + ((digits - (1 << 20)) << 3) - (int32_t(j) << kRootShift);
       error[j] = float((exact - digits * 0x1p-20) / exact);
     }
   }
@@ -132,9 +132,7 @@ class TwoParts {
   // e^(c x), c a power of two or its negative; times the roots' factor.
   template <int c = 1, const ShortRoots& roots = kShortRoots>
   static HWY_INLINE TwoParts Of(VF x) {
-    const VF k = hn::MulAdd(x, Set(c * 0x1.715476p+0f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
-    const VF t = hn::NegMulAdd(whole, Set(0x1.62E430p-1f / c), x);
-    const Rooted e = Rooted::template Of<c, 1, roots>(k, hn::MulAdd(whole, Set(0x1.05C610p-29f / c), t));
+    const Rooted e = RootOf<c, roots>(x);
     return {e.root, hn::Mul(e.root, e.t), Reduction::Tail<c>(e.t)};
   }
   HWY_INLINE VF Sum() const { return hn::MulAdd(scaled, tail, root); }
@@ -157,11 +155,19 @@ class TwoParts {
     }
     VF root, t;
   };
-  // e^(-x^2 / 2) as root e^(-t / 2), x^2 as if it were exact; of at most 90.
+  // e^(c x) as root e^(c t)
+  template <int c, const ShortRoots& roots>
+  static HWY_INLINE Rooted RootOf(VF x) {
+    const VF k = hn::MulAdd(x, Set(c * 0x1.715476p+0f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
+    const VF t = hn::NegMulAdd(whole, Set(0x1.62E430p-1f / c), x);
+    return Rooted::template Of<c, 1, roots>(k, hn::MulAdd(whole, Set(0x1.05C610p-29f / c), t));
+  }
+  // e^(-x^2 / 2) as root e^(-t / 2), x^2 as if it were exact, of at most 307.
+  template <const ShortRoots& roots = kShortRoots>
   static HWY_INLINE Rooted OfSquare(VF x) {
     const VF k = hn::MulAdd(hn::Mul(x, x), Set(-0x1.715476p-1f), Set(kMagic)), whole = hn::Sub(k, Set(kMagic));
     const VF t = hn::MulAdd(x, x, hn::Mul(whole, Set(0x1.62Ep+0f)));  // so short a factor that this is exact
-    return Rooted::template Of<-1, 2>(k, hn::MulAdd(whole, Set(0x1.0BFBE8p-14f), t));
+    return Rooted::template Of<-1, 2, roots>(k, hn::MulAdd(whole, Set(0x1.0BFBE8p-14f), t));
   }
 
  private:
@@ -246,13 +252,26 @@ class Pieces {
   const Rows& rows_;
 };
 
-// mantissa * 2^power.
-struct Softening {
-  VF mantissa, power;
-};
+// What is far out is found times 2^kRaised, where it is normal.
+inline constexpr int kRaised = 100;
+inline constexpr float kLowering = 0x1p-100f;
+// v / 2^kRaised, rounded once more where that is subnormal: as integers, since subnormal products are slow. Not for NaN.
+HWY_INLINE VF Lowered(VF v) {
+#if HWY_TARGET == HWY_AVX3
+  return VF{_mm512_scalef_ps(v.raw, Set(float(-kRaised)).raw)};
+#else
+  const VF size = hn::Abs(v);
+  const Lanes small = hn::Sub(hn::BitCast(i32, size), hn::BitCast(i32, Set(0x1p-126f / kLowering)));
+  if (HWY_LIKELY(None(small))) return hn::Mul(v, Set(kLowering));
+  const VF magic = Set(0x1.8p23f * 0x1p-149f / kLowering);  // whose last digit is the least number's
+  const VI subnormal = hn::Sub(hn::BitCast(i32, hn::Add(size, magic)), hn::BitCast(i32, magic));
+  const VI normal = hn::Sub(hn::BitCast(i32, size), hn::Set(i32, kRaised << 23));
+  return hn::CopySignToAbs(Where(small, hn::BitCast(f32, subnormal), hn::BitCast(f32, normal)), v);
+#endif
+}
 
-// Curve has tables of q(t) = -f(-t) / t and of the derivative f'(-t), and gives t q(t) and f'(-t) beyond the tables, for t up to
-// kNothing, where they are 0.
+// Curve has tables of q(t) = -f(-t) / t and of the derivative f'(-t), and gives 2^kRaised times t q(t) and -f'(-t) beyond the
+// tables, for t up to kNothing, where they are nothing.
 template <class Curve>
 struct Mirrored {
   HWY_INLINE Lanes Unusual(VF x) const { return Beyond(kFar, x); }
@@ -267,9 +286,8 @@ struct Mirrored {
     const VF y = Usual(x);
     const Lanes beyond = Unusual(x);
     if (HWY_LIKELY(None(beyond))) return y;
-    const Softening far = Curve::Far(hn::Min(Set(kNothing), hn::Abs(x)));
-    const VF g = Scale(far.mantissa, far.power);
-    return Where(beyond, hn::IfNegativeThenElse(x, hn::Neg(g), hn::Sub(x, g)), y);
+    const VF far = Lowered(Curve::Far(hn::Min(Set(Curve::kNothing), hn::Abs(x))));
+    return Where(beyond, hn::Sub(MaxKeepNaN(Set(-0.0f), x), far), y);
   }
 
   HWY_INLINE VF UsualSlope(VF x, VF dy) const {
@@ -279,69 +297,93 @@ struct Mirrored {
     return hn::MulAdd(dy, with_sign, hn::BitCast(f32, hn::AndNot(negative, hn::BitCast(i32, dy))));
   }
   HWY_INLINE VF Slope(VF x, VF dy) const {
-    const VF dx = UsualSlope(x, dy);
+    const VF usual = UsualSlope(x, dy);
     const Lanes beyond = Unusual(x);
-    if (HWY_LIKELY(None(beyond))) return dx;
-    const Softening far = Curve::FarSlope(hn::Min(Set(kNothing), hn::Abs(x)));
-    const VF left = Scale(hn::Mul(dy, far.mantissa), far.power);
-    const VF right = hn::Mul(dy, hn::Sub(Set(1.0f), Scale(far.mantissa, far.power)));
-    return Where(beyond, hn::IfNegativeThenElse(x, left, right), dx);
+    if (HWY_LIKELY(None(beyond))) return usual;
+    const VF far = Curve::FarSlope(hn::Min(Set(Curve::kNothing), hn::Abs(x)));
+    VF product = Lowered(hn::Mul(dy, far));
+    const Lanes large = hn::Or(Beyond(0x1p37f, dy), Beyond(kLargest, x));  // products that overflow, and NaN
+    if (HWY_UNLIKELY(!None(large))) {
+      const VF fewer = hn::Mul(hn::Mul(hn::Mul(dy, Set(0x1p-90f)), far), Set(0x1p90f * kLowering));
+      product = Where(large, fewer, product);
+    }
+    return Where(beyond, hn::IfNegativeThenElse(x, hn::Neg(product), hn::Add(dy, product)), usual);
   }
 
   // The wider pieces of eight entries lose accuracy towards the end of the last one.
-  static constexpr float kFar = kLanes >= 16 ? 3.8725f : 3.8f, kNothing = 18.0f;
+  static constexpr float kFar = kLanes >= 16 ? 3.8725f : 3.8f, kLargest = std::numeric_limits<float>::max();
 };
 
-// x Phi(x). Far out, t Phi(-t) = e^(-t^2 / 2) V(1 / t^2).
+// x Phi(x). Far out, t Phi(-t) = e^(-t^2 / 2) V(t^2) and -f'(-t) = t e^(-t^2 / 2) U(t^2), V and U close to 1 / sqrt(2 pi), times
+// kGauss here, which makes that a float, and 2^kRaised besides, by the roots. Minimax: 2^-30, 2^-25.6.
+inline constexpr double kGauss = 0.475f / 0.39894228040143267794;
+inline constexpr ShortRoots kGaussRoots(2.0 / kGauss, kRaised - 1);
 struct GeluCurve {
+  static constexpr float kNothing = 17.5f;
   static HWY_INLINE const auto& Value() { return GeluPieces<kLanes>(); }
   static HWY_INLINE const auto& Slope() { return GeluSlopePieces<kLanes>(); }
-  static HWY_INLINE VF V(VF s) {
-    return Polynomial(s, 0x1.988450p-2f, -0x1.987f16p-2f, 0x1.31a1c0p+0f, -0x1.716336p+2f, 0x1.0a5d1ap+5f, -0x1.437e6ep+7f,
-                      0x1.9e9eaap+8f);
+  static HWY_INLINE VF Far(VF t) {
+    const VF u = hn::Mul(t, t);
+    const VF above = Polynomial(u, 0x1.9b9bcep+3f, 0x1.8b0a58p+2f, 0x1.e6665cp-2f);
+    const VF below = hn::MulAdd(hn::MulAdd(hn::Add(u, Set(0x1.ffd412p+3f)), u, Set(0x1.e09df0p+5f)), u, Set(0x1.639c7cp+5f));
+    return Bell(t, hn::Sub(Set(0.475f), hn::Div(above, below)));
   }
-  static HWY_INLINE Softening Far(VF t) {
-    const Power e = GaussianOf(t);
-    return {e.Part(V(hn::Div(Set(1.0f), hn::Mul(t, t)))), e.power};
+  static HWY_INLINE VF FarSlope(VF t) {
+    const VF u = hn::Mul(t, t);
+    const VF above = Polynomial(u, 0x1.cb0898p+0f, 0x1.e6651ap-2f);
+    const VF below = hn::MulAdd(hn::Add(u, Set(0x1.317c04p+2f)), u, Set(0x1.dedf72p+0f));
+    return hn::Mul(t, Bell(t, hn::Sub(Set(0.475f), hn::Div(above, below))));
   }
-  static HWY_INLINE Softening FarSlope(VF t) {
-    const Power e = GaussianOf(t);
-    const VF s = hn::Div(Set(1.0f), hn::Mul(t, t));
-    return {e.Part(hn::Mul(t, hn::MulSub(V(s), s, Set(0x1.988454p-2f)))), e.power};
+
+ private:
+  // 2^kRaised v e^(-t^2 / 2) / kGauss
+  static HWY_INLINE VF Bell(VF t, VF v) {
+    const auto e = TwoParts::OfSquare<kGaussRoots>(t);
+    return hn::Mul(e.root, hn::MulAdd(hn::Mul(v, e.t), Reduction::Tail<-1, 2>(e.t), v));
   }
 };
 
 // x s(z), z = x (sqrt(8 / pi) + 0.044715 sqrt(8 / pi) x^2), which is taken to twice the precision.
+inline constexpr ShortRoots kRaisedRoots(1.0, kRaised);
 struct GeluTanhCurve {
-  static constexpr float kLinear = 0x1.988454p+0f, kLinearRest = -0x1.857936p-25f, kCubic = 0x1.2444f2p-4f,
-                         kCubicRest = 0x1.49b16ap-29f;
+  static constexpr float kNothing = 12.3f;
   static HWY_INLINE const auto& Value() { return GeluTanhPieces<kLanes>(); }
   static HWY_INLINE const auto& Slope() { return GeluTanhSlopePieces<kLanes>(); }
-  static HWY_INLINE Power Exponential(VF t) {
+  // With e = e^-z below 2^-14, 1 / (1 + e) is 1 - e.
+  static HWY_INLINE VF Far(VF t) {
+    const auto e = Exponential(t);
+    const VF part = hn::MulAdd(t, e.part, t);
+    return hn::Mul(e.root, hn::NegMulAdd(part, e.whole, part));
+  }
+  static HWY_INLINE VF FarSlope(VF t) {
+    const auto e = Exponential(t);
+    const VF slope = hn::MulAdd(hn::Mul(t, t), Set(3.0f * kCubic), Set(kLinear));
+    const VF less = hn::MulSub(t, slope, hn::Add(e.whole, Set(1.0f))), part = hn::MulAdd(less, e.part, less);
+    return hn::Mul(e.root, hn::NegMulAdd(part, hn::Add(e.whole, e.whole), part));
+  }
+
+ private:
+  static constexpr float kLinear = 0x1.988454p+0f, kLinearRest = -0x1.857936p-25f, kCubic = 0x1.2444f2p-4f,
+                         kCubicRest = 0x1.49b16ap-29f;
+  // e^-z, whole and as root (1 + part) / 2^kRaised.
+  struct RootAndPart {
+    VF root, part, whole;
+  };
+  static HWY_INLINE RootAndPart Exponential(VF t) {
     const VF square = hn::Mul(t, t), square_low = hn::MulSub(t, t, square);
     const VF cubic = hn::Mul(square, Set(kCubic));
     VF low = hn::MulSub(square, Set(kCubic), cubic);
     low = hn::MulAdd(square_low, Set(kCubic), hn::MulAdd(square, Set(kCubicRest), low));
     // The exact sum of two numbers of any size (Knuth).
-    const VF sum = hn::Add(cubic, Set(kLinear)), part = hn::Sub(sum, cubic);
-    const VF error = hn::Add(hn::Sub(cubic, hn::Sub(sum, part)), hn::Sub(Set(kLinear), part));
+    const VF sum = hn::Add(cubic, Set(kLinear)), rest = hn::Sub(sum, cubic);
+    const VF error = hn::Add(hn::Sub(cubic, hn::Sub(sum, rest)), hn::Sub(Set(kLinear), rest));
     low = hn::Add(hn::Add(low, error), Set(kLinearRest));
     const VF z = hn::Mul(t, sum);
-    const VF z_low = hn::MulAdd(t, low, hn::MulSub(t, sum, z));
-    return PowerOfE<true>(MaxKeepNaN(Set(-160.0f), hn::Neg(z)), z_low, -1.0f);
-  }
-  // With e below 2^-14, 1 / (1 + e) is 1 - e.
-  static HWY_INLINE Softening Far(VF t) {
-    const Power e = Exponential(t);
-    const VF part = e.Part(t);
-    return {hn::NegMulAdd(part, AtMostOne(e), part), e.power};
-  }
-  static HWY_INLINE Softening FarSlope(VF t) {
-    const Power power = Exponential(t);
-    const VF e = AtMostOne(power);
-    const VF slope = hn::MulAdd(hn::Mul(t, t), Set(3.0f * kCubic), Set(kLinear));
-    const VF part = power.Part(hn::NegMulAdd(t, slope, hn::Add(e, Set(1.0f))));
-    return {hn::NegMulAdd(part, hn::Add(e, e), part), power.power};
+    auto e = TwoParts::RootOf<-1, kRaisedRoots>(z);
+    e.t = hn::Add(e.t, hn::MulAdd(t, low, hn::MulSub(t, sum, z)));
+    const VF part = hn::Mul(e.t, Reduction::Tail<-1>(e.t));
+    const VF raised = hn::Max(hn::MulAdd(e.root, part, e.root), Set(0x1p36f));  // what is below 2^-64 adds nothing to 1
+    return {e.root, part, hn::Mul(raised, Set(kLowering))};
   }
 };
 
