@@ -263,7 +263,7 @@ HWY_INLINE VF Lowered(VF v) {
   const VF size = hn::Abs(v);
   const Lanes small = hn::Sub(hn::BitCast(i32, size), hn::BitCast(i32, Set(0x1p-126f / kLowering)));
   if (HWY_LIKELY(None(small))) return hn::Mul(v, Set(kLowering));
-  const VF magic = Set(0x1.8p23f * 0x1p-149f / kLowering);  // whose last digit is the least number's
+  const VF magic = Set(0x1p23f * 0x1p-149f / kLowering);  // whose last digit is the least number's
   const VI subnormal = hn::Sub(hn::BitCast(i32, hn::Add(size, magic)), hn::BitCast(i32, magic));
   const VI normal = hn::Sub(hn::BitCast(i32, size), hn::Set(i32, kRaised << 23));
   return hn::CopySignToAbs(Where(small, hn::BitCast(f32, subnormal), hn::BitCast(f32, normal)), v);
@@ -352,14 +352,13 @@ struct GeluTanhCurve {
   // With e = e^-z below 2^-14, 1 / (1 + e) is 1 - e.
   static HWY_INLINE VF Far(VF t) {
     const auto e = Exponential(t);
-    const VF part = hn::MulAdd(t, e.part, t);
-    return hn::Mul(e.root, hn::NegMulAdd(part, e.whole, part));
+    return hn::Mul(e.root, hn::MulAdd(t, e.PartLess(e.whole), t));
   }
   static HWY_INLINE VF FarSlope(VF t) {
     const auto e = Exponential(t);
     const VF slope = hn::MulAdd(hn::Mul(t, t), Set(3.0f * kCubic), Set(kLinear));
-    const VF less = hn::MulSub(t, slope, hn::Add(e.whole, Set(1.0f))), part = hn::MulAdd(less, e.part, less);
-    return hn::Mul(e.root, hn::NegMulAdd(part, hn::Add(e.whole, e.whole), part));
+    const VF less = hn::MulSub(t, slope, hn::Add(e.whole, Set(1.0f)));
+    return hn::Mul(e.root, hn::MulAdd(less, e.PartLess(hn::Add(e.whole, e.whole)), less));
   }
 
  private:
@@ -367,6 +366,8 @@ struct GeluTanhCurve {
                          kCubicRest = 0x1.49b16ap-29f;
   // e^-z, whole and as root (1 + part) / 2^kRaised.
   struct RootAndPart {
+    // Of (1 + part) (1 - v), what is more than 1.
+    HWY_INLINE VF PartLess(VF v) const { return hn::NegMulAdd(v, part, hn::Sub(part, v)); }
     VF root, part, whole;
   };
   static HWY_INLINE RootAndPart Exponential(VF t) {
