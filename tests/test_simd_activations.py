@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from math import erfc, exp, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,21 @@ def test_gelu_where_it_is_worst(isa: str) -> None:
     """2.126 ULP at -3.3542 once, with AVX2, at the end of a piece."""
     largest, bits = judged("gelu", "forward", isa, 0xC056A000, 0x6000)
     assert largest <= ours("gelu").bound["forward", "float32"], f"{largest} ULP at bits {bits:#x}"
+
+
+@pytest.mark.parametrize(
+    ("name", "pass_", "bits"),
+    [
+        ("gelu", "forward", 0xC1525000),
+        ("gelu", "backward", 0xC1557000),
+        ("gelu_tanh", "forward", 0xC1219000),
+        ("gelu_tanh", "backward", 0xC123C000),
+    ],
+)
+@pytest.mark.parametrize("isa", ISAS)
+def test_gelu_where_results_become_subnormal(name: str, pass_: str, bits: int, isa: str) -> None:
+    largest, at = judged(name, pass_, isa, bits, 0x2000)
+    assert largest <= ours(name).bound[pass_, "float32"], f"{largest} ULP at bits {at:#x}"
 
 
 def drawn(name: str, pass_: str, rows: int, n: int) -> tuple[np.ndarray, ...]:
@@ -203,7 +219,8 @@ def test_stores_past_the_caches_write_the_same(isa: str, dtype: str, offset: int
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_a_huge_dy_overflows_nothing_on_the_way(isa: str) -> None:
-    """tanh' is computed as four times another derivative, which is 1 / 4 at 0, and silu' far out as dy (x + 1) e^x."""
+    """tanh' is computed as four times another derivative, which is 1 / 4 at 0, silu' far out as dy (x + 1) e^x, and gelu's as
+    dy times 2^100 times itself."""
     x = np.array([0.0, 1.0, 50.0, -60.0] * 16, np.float32)
     dy = np.full_like(x, 2.0**127)
     found = ours("tanh")(x, dy, pass_="backward", isa=isa).astype(np.float64)
@@ -211,6 +228,9 @@ def test_a_huge_dy_overflows_nothing_on_the_way(isa: str) -> None:
     x = np.array([-87.5, -90.0, -100.0, -140.0] * 16, np.float32)
     found, wide = ours("silu")(x, dy, pass_="backward", isa=isa), x.astype(np.float64)
     assert np.allclose(found, 2.0**127 * (wide + 1) * np.exp(wide), rtol=1e-6, atol=0)
+    x = np.array([-5.0, -12.0, -14.0, 6.0] * 16, np.float32)
+    slopes = [erfc(-each / sqrt(2)) / 2 + each * exp(-each * each / 2) / sqrt(2 * pi) for each in x.tolist()]
+    assert np.allclose(ours("gelu")(x, dy, pass_="backward", isa=isa), 2.0**127 * np.array(slopes), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("isa", ISAS)
