@@ -91,6 +91,10 @@ double Copy(const void* source, void* destination, size_t bytes) {
     }
   };
   for (const size_t end = i + half; i < end; i += 4 * lanes) {
+    for (size_t k = 0; kStream && k < 4 * lanes; k += 16) {  // with plain stores, in caches, it would cost
+      hwy::Prefetch(from + i + kAhead / 4 + k);
+      hwy::Prefetch(from + half + i + kAhead / 4 + k);
+    }
     for (size_t k = 0; k < 4 * lanes; k += lanes) move(from + i + k, to + i + k);
     for (size_t k = 0; k < 4 * lanes; k += lanes) move(from + half + i + k, to + half + i + k);
   }
