@@ -184,8 +184,9 @@ struct Crrelu : Plain {
     const Lanes beyond = Unusual(x);
     if (HWY_LIKELY(None(beyond))) return Usual(x);
     // What is near gets the same result whatever its neighbours are; far out, x is bounded where the bell is 0.
-    const VF right = MaxKeepNaN(hn::Zero(f32), x), far = hn::Mul(Set(eps), Clamp(-18.0f, x, 18.0f));
-    return Where(beyond, hn::Add(Gaussian(x).Times(far), right), Value(Clamp(-kBell, x, kBell), right));
+    const VF right = MaxKeepNaN(hn::Zero(f32), x), v = Clamp(-kNothing, x, kNothing);
+    const VF far = Lowered(hn::Mul(hn::Mul(Set(eps), v), Bell<kRaisedRoots>(v)));
+    return Where(beyond, hn::Add(far, right), Value(Clamp(-kBell, x, kBell), right));
   }
   HWY_INLINE VF UsualSlope(VF x, VF dy, SumsOf<kLearned>& sums) const {
     const VF bell = Bell(x);
@@ -194,15 +195,14 @@ struct Crrelu : Plain {
   HWY_INLINE VF Slope(VF x, VF dy, SumsOf<kLearned>& sums) const {
     const Lanes beyond = Unusual(x);
     if (HWY_LIKELY(None(beyond))) return UsualSlope(x, dy, sums);
-    const VF near = Bell(Clamp(-kBell, x, kBell));
-    const Power far = Gaussian(x);
-    return SlopeOf(x, Clamp(-18.0f, x, 18.0f), dy, sums, [&](VF v, VF sum) HWY_ATTR {
-      return Where(beyond, hn::Add(far.Times(v), sum), hn::MulAdd(v, near, sum));
+    const VF bounded = Clamp(-kNothing, x, kNothing), near = Bell(Clamp(-kBell, x, kBell)), far = Bell<kRaisedRoots>(bounded);
+    return SlopeOf(x, bounded, dy, sums, [&](VF v, VF sum) HWY_ATTR {
+      return Where(beyond, hn::Add(Lowered(hn::Mul(v, far)), sum), hn::MulAdd(v, near, sum));
     });
   }
 
  private:
-  static constexpr float kBell = 13.0f;  // up to which e^(-x^2 / 2) is normal
+  static constexpr float kBell = 13.0f, kNothing = 17.5f;  // up to which e^(-x^2 / 2) is normal, from which it is nothing
 
   // eps x e^(-x^2 / 2) + right, with eps a factor of the polynomial.
   HWY_INLINE VF Value(VF x, VF right) const {
@@ -210,8 +210,9 @@ struct Crrelu : Plain {
     const VF p = hn::MulAdd(Reduction::Tail<-1, 2>(e.t, eps), e.t, Set(eps));
     return hn::MulAdd(hn::Mul(x, e.root), p, right);
   }
+  template <const ShortRoots& roots = kShortRoots>
   static HWY_INLINE VF Bell(VF x) {
-    const auto e = TwoParts::OfSquare(x);
+    const auto e = TwoParts::OfSquare<roots>(x);
     return hn::MulAdd(hn::Mul(e.root, e.t), Reduction::Tail<-1, 2>(e.t), e.root);
   }
   // v is x, bounded where the bell is 0; add_bell multiplies by e^(-x^2 / 2) and adds.

@@ -56,8 +56,8 @@ HWY_INLINE VF Scale(VF v, VF power) {
 #endif
 }
 
-// e^(v + low) = (1 + part) * 2^power, part in (-0.3, 0.42) and within 2^-24; for |v| < 2^20 and |low| small. part is e^r - 1 with
-// the relative accuracy of a float, r being the argument less the logarithm of 2^power.
+// e^v = (1 + part) * 2^power, part in (-0.3, 0.42) and within 2^-24; for |v| < 2^20. part is e^r - 1 with the relative accuracy
+// of a float, r being the argument less the logarithm of 2^power.
 struct Power {
   VF part, power;
 
@@ -69,13 +69,11 @@ struct Power {
   HWY_INLINE VF Part(VF v) const { return hn::MulAdd(v, part, v); }
 };
 
-template <bool kLow = false>
-HWY_INLINE Power PowerOfE(VF v, VF low = hn::Zero(f32), float times = 1.0f) {
+HWY_INLINE Power PowerOfE(VF v) {
   const VF magic = Set(0x1.8p23f);
   const VF power = hn::Sub(hn::MulAdd(v, Set(0x1.715476p+0f), magic), magic);
   VF r = hn::NegMulAdd(power, Set(0x1.62E430p-1f), v);
   r = hn::MulAdd(power, Set(0x1.05C610p-29f), r);
-  if constexpr (kLow) r = hn::MulAdd(low, Set(times), r);
   const VF tail = Polynomial(r, 0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558bcp-5f, 0x1.1239c6p-7f, 0x1.6a4154p-10f);
   return {hn::MulAdd(hn::Mul(r, r), tail, r), power};
 }
@@ -85,15 +83,6 @@ HWY_INLINE VF Clamp(float low, VF x, float high) { return MaxKeepNaN(Set(low), h
 
 // e^x, 1.02 ULP.
 HWY_INLINE Power Exp(VF x) { return PowerOfE(Clamp(-150.0f, x, 150.0f)); }
-
-// e^(-t^2 / 2) for t in [0, 18], the square taken to twice the precision.
-HWY_INLINE Power GaussianOf(VF t) {
-  const VF square = hn::Mul(t, t), low = hn::MulSub(t, t, square);
-  return PowerOfE<true>(hn::Mul(Set(-0.5f), square), low, -0.5f);
-}
-
-// The same for any x. NaN stays: Min gives its second operand then.
-HWY_INLINE Power Gaussian(VF x) { return GaussianOf(hn::Min(Set(18.0f), hn::Abs(x))); }
 
 inline constexpr int kRootShift = kLanes == 16 ? 19 : kLanes == 8 ? 20 : 21;  // 23 - log2(kLanes)
 // factor 2^(power + j / kLanes) in 21 digits, less the index's own bits, and the relative error of that; factor from 1 to 2.
@@ -255,7 +244,8 @@ class Pieces {
 // What is far out is found times 2^kRaised, where it is normal.
 inline constexpr int kRaised = 100;
 inline constexpr float kLowering = 0x1p-100f;
-// v / 2^kRaised, rounded once more where that is subnormal: as integers, since subnormal products are slow. Not for NaN.
+inline constexpr ShortRoots kRaisedRoots(1.0, kRaised);
+// v / 2^kRaised, rounded once more where that is subnormal: as integers, since subnormal products are slow.
 HWY_INLINE VF Lowered(VF v) {
 #if HWY_TARGET == HWY_AVX3
   return VF{_mm512_scalef_ps(v.raw, Set(float(-kRaised)).raw)};
@@ -265,8 +255,8 @@ HWY_INLINE VF Lowered(VF v) {
   if (HWY_LIKELY(None(small))) return hn::Mul(v, Set(kLowering));
   const VF magic = Set(0x1p23f * 0x1p-149f / kLowering);  // whose last digit is the least number's
   const VI subnormal = hn::Sub(hn::BitCast(i32, hn::Add(size, magic)), hn::BitCast(i32, magic));
-  const VI normal = hn::Sub(hn::BitCast(i32, size), hn::Set(i32, kRaised << 23));
-  return hn::CopySignToAbs(Where(small, hn::BitCast(f32, subnormal), hn::BitCast(f32, normal)), v);
+  const VF normal = hn::Mul(MaxKeepNaN(Set(0x1p-126f / kLowering), size), Set(kLowering));
+  return hn::CopySignToAbs(Where(small, hn::BitCast(f32, subnormal), normal), v);
 #endif
 }
 
@@ -302,8 +292,8 @@ struct Mirrored {
     if (HWY_LIKELY(None(beyond))) return usual;
     const VF far = Curve::FarSlope(hn::Min(Set(Curve::kNothing), hn::Abs(x)));
     VF product = Lowered(hn::Mul(dy, far));
-    const Lanes large = hn::Or(Beyond(0x1p37f, dy), Beyond(kLargest, x));  // products that overflow, and NaN
-    if (HWY_UNLIKELY(!None(large))) {
+    const Lanes large = Beyond(0x1p37f, dy);
+    if (HWY_UNLIKELY(!None(large))) {  // their products overflow
       const VF fewer = hn::Mul(hn::Mul(hn::Mul(dy, Set(0x1p-90f)), far), Set(0x1p90f * kLowering));
       product = Where(large, fewer, product);
     }
@@ -311,7 +301,7 @@ struct Mirrored {
   }
 
   // The wider pieces of eight entries lose accuracy towards the end of the last one.
-  static constexpr float kFar = kLanes >= 16 ? 3.8725f : 3.8f, kLargest = std::numeric_limits<float>::max();
+  static constexpr float kFar = kLanes >= 16 ? 3.8725f : 3.8f;
 };
 
 // x Phi(x). Far out, t Phi(-t) = e^(-t^2 / 2) V(t^2) and -f'(-t) = t e^(-t^2 / 2) U(t^2), V and U close to 1 / sqrt(2 pi), times
@@ -344,7 +334,6 @@ struct GeluCurve {
 };
 
 // x s(z), z = x (sqrt(8 / pi) + 0.044715 sqrt(8 / pi) x^2), which is taken to twice the precision.
-inline constexpr ShortRoots kRaisedRoots(1.0, kRaised);
 struct GeluTanhCurve {
   static constexpr float kNothing = 12.3f;
   static HWY_INLINE const auto& Value() { return GeluTanhPieces<kLanes>(); }
