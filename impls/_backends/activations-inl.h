@@ -140,16 +140,10 @@ struct Silu : UsualIfNear {
   }
 };
 
-struct Softplus : UsualIfNear {
-  using UsualIfNear::UsualIfNear;
-  HWY_INLINE VF Usual(VF x) const {
-    return hn::Add(MaxKeepNaN(hn::Zero(f32), x), LogOnePlus(TwoParts::Of<-1>(hn::Abs(x)).Sum()));
-  }
-  HWY_INLINE VF operator()(VF x) const {
-    if (HWY_LIKELY(None(Unusual(x)))) return Usual(x);
-    const VF low = LogOnePlus(TwoParts::Of<-1>(hn::Min(Set(kNear), hn::Abs(x))).Sum());
-    return hn::IfThenElse(hn::Lt(x, Set(-kNear)), Exp(x).Whole(), hn::Add(MaxKeepNaN(hn::Zero(f32), x), low));
-  }
+struct Softplus : Fixed, Mirrored<SoftplusCurve> {
+  using Fixed::Fixed;
+  static constexpr bool kTwoWays = true, kTwoSlopes = true;
+  static HWY_INLINE Lanes UnusualSlope(VF x, VF) { return Beyond(kNear, x); }
   HWY_INLINE VF UsualSlope(VF x, VF dy) const { return TimesLogistic(dy, x); }
   HWY_INLINE VF Slope(VF x, VF dy) const {
     if (HWY_LIKELY(None(UnusualSlope(x, dy)))) return UsualSlope(x, dy);

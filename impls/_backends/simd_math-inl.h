@@ -206,31 +206,16 @@ HWY_INLINE VF EntryOf(const float* HWY_RESTRICT table, VF k) {
   }
 }
 
-// log(1 + e), e in [0, 1], from the logarithms of kLanes numbers: 2 ULP, e's own error among them.
-HWY_INLINE VF LogOnePlus(VF e) {
-  const auto& table = LogOnePlusTable<kLanes>();
-  const VF k = hn::MulAdd(e, Set(table.kLast), Set(0x1.8p23f));
-  const auto entry = [&](const float* from) HWY_ATTR { return EntryOf(from, k); };
-  const VF z = hn::Mul(hn::Sub(e, entry(table.centre)), entry(table.inverse));
-  VF p;
-  if constexpr (kLanes == 16) {
-    p = Polynomial(z, -0x1.00003cp-1f, 0x1.557f48p-2f, -0x1.fa76aap-3f);
-  } else {
-    p = Polynomial(z, -0x1.ffffdp-2f, 0x1.5558bcp-2f, -0x1.00d7a8p-2f, 0x1.92029cp-3f);
-  }
-  return hn::Add(entry(table.logarithm), hn::MulAdd(hn::Mul(z, z), p, z));
-}
+// ---- f with f(x) = x + f(-x), so that f'(x) = 1 - f'(-x): gelu, its tanh form and softplus
 
-// ---- f with f(x) = x + f(-x), so that f'(x) = 1 - f'(-x): gelu and its tanh form
-
-// A function of t in [0, kFar] from a table of polynomials, one a lane: each about a centre where the function lies next to a
-// float, so that the centre's value is exact.
+// A function of t from a table of polynomials, one a lane: each about a centre where the function lies next to a float, so that
+// the centre's value is exact.
 template <class Rows>
 class Pieces {
  public:
   HWY_INLINE explicit Pieces(const Rows& rows) : rows_(rows) {}
   HWY_INLINE VF operator()(VF t) const {
-    const VF k = hn::MulAdd(t, Set(Rows::kPerUnit), Set(0x1.8p23f));
+    const VF k = hn::MulAdd(t, Set(rows_.per_unit), Set(0x1.8p23f));
     const VF d = hn::Sub(t, EntryOf(rows_.entry[0], k));
     VF p = EntryOf(rows_.entry[Rows::kDegree + 1], k);
     for (size_t i = Rows::kDegree; i >= 1; --i) p = hn::MulAdd(p, d, EntryOf(rows_.entry[i], k));
@@ -260,24 +245,21 @@ HWY_INLINE VF Lowered(VF v) {
 #endif
 }
 
-// Curve has tables of q(t) = -f(-t) / t and of the derivative f'(-t), and gives 2^kRaised times t q(t) and -f'(-t) beyond the
-// tables, for t up to kNothing, where they are nothing.
+// Curve has tables of f(-t) and of the derivative f'(-t) up to kFar, and gives 2^kRaised times f(-t) and -f'(-t) from there to
+// kNothing, where they are nothing.
 template <class Curve>
 struct Mirrored {
-  HWY_INLINE Lanes Unusual(VF x) const { return Beyond(kFar, x); }
-  HWY_INLINE Lanes UnusualSlope(VF x, VF) const { return Beyond(kFar, x); }
+  HWY_INLINE Lanes Unusual(VF x) const { return Beyond(Curve::kFar, x); }
+  HWY_INLINE Lanes UnusualSlope(VF x, VF) const { return Beyond(Curve::kFar, x); }
 
-  // max(x, 0) - t q
-  HWY_INLINE VF Usual(VF x) const {
-    const VF t = hn::Abs(x);
-    return hn::NegMulAdd(t, Pieces(Curve::Value())(t), MaxKeepNaN(hn::Zero(f32), x));
-  }
+  // max(x, 0) + f(-t)
+  HWY_INLINE VF Usual(VF x) const { return hn::Add(MaxKeepNaN(hn::Zero(f32), x), Pieces(Curve::Value())(hn::Abs(x))); }
   HWY_INLINE VF operator()(VF x) const {
     const VF y = Usual(x);
     const Lanes beyond = Unusual(x);
     if (HWY_LIKELY(None(beyond))) return y;
     const VF far = Lowered(Curve::Far(hn::Min(Set(Curve::kNothing), hn::Abs(x))));
-    return Where(beyond, hn::Sub(MaxKeepNaN(Set(-0.0f), x), far), y);
+    return Where(beyond, hn::Add(MaxKeepNaN(Set(-0.0f), x), far), y);
   }
 
   HWY_INLINE VF UsualSlope(VF x, VF dy) const {
@@ -299,9 +281,22 @@ struct Mirrored {
     }
     return Where(beyond, hn::IfNegativeThenElse(x, hn::Neg(product), hn::Add(dy, product)), usual);
   }
+};
+// Of gelu and its tanh form. The wider pieces of eight entries lose accuracy towards the end of the last one.
+inline constexpr float kGeluFar = kLanes >= 16 ? 3.8725f : 3.8f;
 
-  // The wider pieces of eight entries lose accuracy towards the end of the last one.
-  static constexpr float kFar = kLanes >= 16 ? 3.8725f : 3.8f;
+// e^-t as root (1 + part) / 2^kRaised, and whole.
+struct RaisedPower {
+  HWY_INLINE RaisedPower(VF t, VF low = hn::Zero(f32)) {
+    const auto e = TwoParts::RootOf<-1, kRaisedRoots>(t);
+    const VF rest = hn::Add(e.t, low);
+    root = e.root, part = hn::Mul(rest, Reduction::Tail<-1>(rest));
+    const VF raised = hn::Max(hn::MulAdd(root, part, root), Set(0x1p36f));  // what is below 2^-64 adds nothing to 1
+    whole = hn::Mul(raised, Set(kLowering));
+  }
+  // Of (1 + part) (1 - v), what is more than 1.
+  HWY_INLINE VF PartLess(VF v) const { return hn::NegMulAdd(v, part, hn::Sub(part, v)); }
+  VF root, part, whole;
 };
 
 // x Phi(x). Far out, t Phi(-t) = e^(-t^2 / 2) V(t^2) and -f'(-t) = t e^(-t^2 / 2) U(t^2), V and U close to 1 / sqrt(2 pi), times
@@ -309,14 +304,14 @@ struct Mirrored {
 inline constexpr double kGauss = 0.475f / 0.39894228040143267794;
 inline constexpr ShortRoots kGaussRoots(2.0 / kGauss, kRaised - 1);
 struct GeluCurve {
-  static constexpr float kNothing = 17.5f;
+  static constexpr float kFar = kGeluFar, kNothing = 17.5f;
   static HWY_INLINE const auto& Value() { return GeluPieces<kLanes>(); }
   static HWY_INLINE const auto& Slope() { return GeluSlopePieces<kLanes>(); }
   static HWY_INLINE VF Far(VF t) {
     const VF u = hn::Mul(t, t);
     const VF above = Polynomial(u, 0x1.9b9bcep+3f, 0x1.8b0a58p+2f, 0x1.e6665cp-2f);
     const VF below = hn::MulAdd(hn::MulAdd(hn::Add(u, Set(0x1.ffd412p+3f)), u, Set(0x1.e09df0p+5f)), u, Set(0x1.639c7cp+5f));
-    return Bell(t, hn::Sub(Set(0.475f), hn::Div(above, below)));
+    return Bell(t, hn::Sub(hn::Div(above, below), Set(0.475f)));
   }
   static HWY_INLINE VF FarSlope(VF t) {
     const VF u = hn::Mul(t, t);
@@ -335,16 +330,16 @@ struct GeluCurve {
 
 // x s(z), z = x (sqrt(8 / pi) + 0.044715 sqrt(8 / pi) x^2), which is taken to twice the precision.
 struct GeluTanhCurve {
-  static constexpr float kNothing = 12.3f;
+  static constexpr float kFar = kGeluFar, kNothing = 12.3f;
   static HWY_INLINE const auto& Value() { return GeluTanhPieces<kLanes>(); }
   static HWY_INLINE const auto& Slope() { return GeluTanhSlopePieces<kLanes>(); }
   // With e = e^-z below 2^-14, 1 / (1 + e) is 1 - e.
   static HWY_INLINE VF Far(VF t) {
-    const auto e = Exponential(t);
-    return hn::Mul(e.root, hn::MulAdd(t, e.PartLess(e.whole), t));
+    const RaisedPower e = Exponential(t);
+    return hn::Mul(e.root, hn::NegMulSub(t, e.PartLess(e.whole), t));
   }
   static HWY_INLINE VF FarSlope(VF t) {
-    const auto e = Exponential(t);
+    const RaisedPower e = Exponential(t);
     const VF slope = hn::MulAdd(hn::Mul(t, t), Set(3.0f * kCubic), Set(kLinear));
     const VF less = hn::MulSub(t, slope, hn::Add(e.whole, Set(1.0f)));
     return hn::Mul(e.root, hn::MulAdd(less, e.PartLess(hn::Add(e.whole, e.whole)), less));
@@ -353,13 +348,8 @@ struct GeluTanhCurve {
  private:
   static constexpr float kLinear = 0x1.988454p+0f, kLinearRest = -0x1.857936p-25f, kCubic = 0x1.2444f2p-4f,
                          kCubicRest = 0x1.49b16ap-29f;
-  // e^-z, whole and as root (1 + part) / 2^kRaised.
-  struct RootAndPart {
-    // Of (1 + part) (1 - v), what is more than 1.
-    HWY_INLINE VF PartLess(VF v) const { return hn::NegMulAdd(v, part, hn::Sub(part, v)); }
-    VF root, part, whole;
-  };
-  static HWY_INLINE RootAndPart Exponential(VF t) {
+  // e^-z
+  static HWY_INLINE RaisedPower Exponential(VF t) {
     const VF square = hn::Mul(t, t), square_low = hn::MulSub(t, t, square);
     const VF cubic = hn::Mul(square, Set(kCubic));
     VF low = hn::MulSub(square, Set(kCubic), cubic);
@@ -369,11 +359,17 @@ struct GeluTanhCurve {
     const VF error = hn::Add(hn::Sub(cubic, hn::Sub(sum, rest)), hn::Sub(Set(kLinear), rest));
     low = hn::Add(hn::Add(low, error), Set(kLinearRest));
     const VF z = hn::Mul(t, sum);
-    auto e = TwoParts::RootOf<-1, kRaisedRoots>(z);
-    e.t = hn::Add(e.t, hn::MulAdd(t, low, hn::MulSub(t, sum, z)));
-    const VF part = hn::Mul(e.t, Reduction::Tail<-1>(e.t));
-    const VF raised = hn::Max(hn::MulAdd(e.root, part, e.root), Set(0x1p36f));  // what is below 2^-64 adds nothing to 1
-    return {e.root, part, hn::Mul(raised, Set(kLowering))};
+    return {z, hn::MulAdd(t, low, hn::MulSub(t, sum, z))};
+  }
+};
+
+// log(1 + e^x), of which far out two terms are left. Its slope is the logistic function.
+struct SoftplusCurve {
+  static constexpr float kFar = kLanes >= 16 ? 13.77f : 11.99f, kNothing = 110.0f;
+  static HWY_INLINE const auto& Value() { return SoftplusPieces<kLanes>(); }
+  static HWY_INLINE VF Far(VF t) {
+    const RaisedPower e(t);
+    return hn::MulAdd(e.root, e.PartLess(hn::Mul(Set(0.5f), e.whole)), e.root);
   }
 };
 

@@ -6,71 +6,64 @@
 
 namespace ulproof {
 
-// Centres stand about 1/kPerUnit apart.
-template <size_t kEntries>
-struct PiecesOf;
-template <>
-struct PiecesOf<16> {
-  static constexpr size_t kDegree = 6;
-  static constexpr float kPerUnit = 4.0f;
-  alignas(64) float entry[kDegree + 2][16];
-};
-template <>
-struct PiecesOf<8> {
-  static constexpr size_t kDegree = 8;
-  static constexpr float kPerUnit = 0x1.ef7bep+0f;
-  alignas(64) float entry[kDegree + 2][8];
+// Polynomials of t about centres that stand about 1 / per_unit apart.
+template <size_t kEntries, size_t kOf>
+struct PiecesOf {
+  static constexpr size_t kDegree = kOf;
+  float per_unit;
+  alignas(64) float entry[kDegree + 2][kEntries];
 };
 
-// 2^-27.9
-inline constexpr PiecesOf<16> kGelu16 = {{
-    {0.0f, 0x1.001bp-2f, 0x1.0017p-1f, 0x1.7ffb8p-1f, 0x1.fff8p-1f, 0x1.3ffbp+0f, 0x1.800dp+0f, 0x1.bff9p+0f, 0x1.000dp+1f,
-     0x1.2007p+1f, 0x1.3fe58p+1f, 0x1.60098p+1f, 0x1.80128p+1f, 0x1.a001p+1f, 0x1.c00c8p+1f, 0x1.e0018p+1f},
-    {0x1.p-1f, 0x1.9ae24ap-2f, 0x1.3be112p-2f, 0x1.d0276cp-3f, 0x1.44f4cap-3f, 0x1.b0cc6ep-4f, 0x1.11897ep-4f,
-     0x1.483d78p-5f, 0x1.74632ap-6f, 0x1.905972p-7f, 0x1.97e2f6p-8f, 0x1.8637d6p-9f, 0x1.61365ap-10f, 0x1.2e7eaep-11f,
-     0x1.e7292ep-13f, 0x1.72c802p-14f},
-    {-0x1.988454p-2f, -0x1.8bf01ep-2f, -0x1.687bb6p-2f, -0x1.345f68p-2f, -0x1.ef9618p-3f, -0x1.7619dcp-3f, -0x1.092c52p-3f,
-     -0x1.61753cp-4f, -0x1.b9f172p-5f, -0x1.03e2e2p-5f, -0x1.1fc3cap-6f, -0x1.29bd88p-7f, -0x1.21f43cp-8f, -0x1.09eccep-9f,
-     -0x1.c8ed34p-11f, -0x1.71a8fp-12f},
-    {0x1.5252c4p-20f, 0x1.8c19d8p-5f, 0x1.689be4p-4f, 0x1.ce89bp-4f, 0x1.ef8e6p-4f, 0x1.d39908p-4f, 0x1.8dcffcp-4f,
-     0x1.3541cap-4f, 0x1.ba07e6p-5f, 0x1.246658p-5f, 0x1.6796f6p-6f, 0x1.996fa6p-7f, 0x1.b30354p-8f, 0x1.b021d6p-9f,
-     0x1.8fdab6p-10f, 0x1.5a8f72p-11f},
-    {0x1.102856p-4f, 0x1.eee6b4p-5f, 0x1.685ecp-5f, 0x1.67da1p-6f, 0x1.c18976p-18f, -0x1.187458p-6f, -0x1.ba259ep-6f,
-     -0x1.e5eda2p-6f, -0x1.ba2f54p-6f, -0x1.60057ap-6f, -0x1.f732acp-7f, -0x1.45bc94p-7f, -0x1.82c5e2p-8f, -0x1.a7d334p-9f,
-     -0x1.ac77c8p-10f, -0x1.9265fap-11f},
-    {0x1.7bbac4p-11f, -0x1.83ca94p-7f, -0x1.4a0c18p-6f, -0x1.77d9dp-6f, -0x1.4a786p-6f, -0x1.c0496ap-7f, -0x1.8deae8p-8f,
-     0x1.956d5cp-12f, 0x1.272792p-8f, 0x1.9251a6p-8f, 0x1.8506eap-8f, 0x1.37786ep-8f, 0x1.b33f0ep-9f, 0x1.105762p-9f,
-     0x1.344ddcp-10f, 0x1.3f81fp-11f},
-    {-0x1.f27bccp-7f, -0x1.16312p-7f, -0x1.201b16p-8f, 0x1.cc2414p-17f, 0x1.0184e2p-8f, 0x1.822baep-8f, 0x1.7c28dp-8f,
-     0x1.1cc6fap-8f, 0x1.29e6fep-9f, 0x1.020da8p-11f, -0x1.5bdbb8p-11f, -0x1.23f556p-10f, -0x1.212d3p-10f, -0x1.c606e4p-11f,
-     -0x1.2f943ap-11f, -0x1.674fcp-12f},
-    {0x1.d47da6p-7f, 0x1.ee12f2p-10f, 0x1.f64e2ep-10f, 0x1.9cf2cap-9f, 0x1.23bb9ap-9f, 0x1.82e7b4p-11f, -0x1.9c15a4p-12f,
-     -0x1.353cp-10f, -0x1.64aa3ap-10f, -0x1.13f788p-10f, -0x1.fc99dp-12f, -0x1.19bc64p-13f, 0x1.d6032cp-14f,
-     0x1.925cc4p-13f, 0x1.7c8ddep-13f, 0x1.138b04p-13f},
+// 2^-28.5
+inline constexpr PiecesOf<16, 6> kGelu16 = {0x1p+2f, {
+    {0.0f, 0x1.fff14p-3f, 0x1.00054p-1f, 0x1.7ff84p-1f, 0x1.ffe7p-1f, 0x1.4010ap+0f, 0x1.7ffe4p+0f, 0x1.c01e4p+0f,
+     0x1.00062p+1f, 0x1.1ff7ap+1f, 0x1.3ff76p+1f, 0x1.60026p+1f, 0x1.80058p+1f, 0x1.9ffbep+1f, 0x1.bffd8p+1f, 0x1.dff0ep+1f},
+    {-0.0f, -0x1.9ae3bep-4f, -0x1.3bf40cp-3f, -0x1.5c197ap-3f, -0x1.44f56p-3f, -0x1.0e6652p-3f, -0x1.9a7a36p-4f,
+     -0x1.1eef32p-4f, -0x1.749b9p-5f, -0x1.c2e41p-6f, -0x1.fd053p-7f, -0x1.0c75cap-7f, -0x1.0944f6p-8f, -0x1.ebce34p-10f,
+     -0x1.aafd36p-11f, -0x1.5c44cp-12f},
+    {-0x1p-1f, -0x1.37f592p-2f, -0x1.0f51c8p-3f, -0x1.a35d6ep-11f, 0x1.551232p-4f, 0x1.f6813ap-4f, 0x1.050f06p-3f,
+     0x1.c62e1ep-4f, 0x1.5d06dcp-4f, 0x1.e515fep-5f, 0x1.34454ap-5f, 0x1.68d6ccp-6f, 0x1.8743aep-7f, 0x1.8a7f9ap-8f,
+     0x1.71f178p-9f, 0x1.43f3dep-10f},
+    {0x1.988454p-2f, 0x1.7f948ep-2f, 0x1.3b6fdcp-2f, 0x1.bb523cp-3f, 0x1.efd6eep-4f, 0x1.46ba92p-5f, -0x1.092d9cp-6f,
+     -0x1.77bf02p-5f, -0x1.ba4b4ap-5f, -0x1.8e38b6p-5f, -0x1.313d2ap-5f, -0x1.9e5296p-6f, -0x1.fc18dap-7f, -0x1.1cbd8ap-7f,
+     -0x1.252c36p-8f, -0x1.1723b6p-9f},
+    {-0x1.caa3bep-21f, -0x1.03d25cp-4f, -0x1.c2a856p-4f, -0x1.08ff7cp-3f, -0x1.ef9e6cp-4f, -0x1.7bc3f4p-4f, -0x1.d03bdp-5f,
+     -0x1.81a7a6p-6f, 0x1.a760ap-17f, 0x1.9e25eep-7f, 0x1.0d3bc2p-6f, 0x1.e68338p-7f, 0x1.6af7fep-7f, 0x1.d8ce3ep-8f,
+     0x1.134982p-8f, 0x1.2304fcp-9f},
+    {-0x1.104346p-4f, -0x1.d6c8ecp-5f, -0x1.15cd68p-5f, -0x1.37b1f4p-8f, 0x1.4a246p-6f, 0x1.1865e4p-5f, 0x1.27b07ep-5f,
+     0x1.da50c2p-6f, 0x1.26c60cp-6f, 0x1.f7ecap-8f, 0x1.09b068p-11f, -0x1.99efa6p-9f, -0x1.0a3a38p-8f, -0x1.cd582ap-9f,
+     -0x1.459cf8p-9f, -0x1.8e4e64p-10f},
+    {-0x1.7dabccp-13f, 0x1.caca3ep-7f, 0x1.6d6d7cp-6f, 0x1.7501aep-6f, 0x1.0806dep-6f, 0x1.938782p-8f, -0x1.599d6cp-9f,
+     -0x1.027d7cp-7f, -0x1.24d05ep-7f, -0x1.d7593cp-8f, -0x1.199958p-8f, -0x1.b67462p-10f, -0x1.d73236p-18f, 0x1.7e4ed8p-11f,
+     0x1.bb7ddep-11f, 0x1.60c5b4p-11f},
+    {0x1.58e27ep-7f, 0x1.11ec5cp-7f, 0x1.694b7ep-9f, -0x1.53ec8p-9f, -0x1.8e7cd8p-8f, -0x1.be3be2p-8f, -0x1.4d3e2p-8f,
+     -0x1.00a404p-9f, 0x1.4a7594p-12f, 0x1.e1f84cp-10f, 0x1.05e2d6p-9f, 0x1.771f58p-10f, 0x1.917bbp-11f, 0x1.f16832p-13f,
+     -0x1.cfce34p-15f, -0x1.442398p-13f},
 }};
-// 2^-28.1
-inline constexpr PiecesOf<8> kGelu8 = {{
-    {0.0f, 0x1.088888p-1f, 0x1.089708p+0f, 0x1.8cb2ccp+0f, 0x1.089a88p+1f, 0x1.59f9e4p+1f, 0x1.9707aap+1f, 0x1.cca95ap+1f},
-    {0x1.p-1f, 0x1.35f588p-2f, 0x1.3493a4p-3f, 0x1.f095fap-5f, 0x1.3d24cp-6f, 0x1.c26ce2p-9f, 0x1.822d6ep-11f, 0x1.4f10dap-13f},
-    {-0x1.988454p-2f, -0x1.657934p-2f, -0x1.deef2p-3f, -0x1.ebdbf6p-4f, -0x1.81c954p-5f, -0x1.52c5eep-7f, -0x1.4d282ap-9f,
-     -0x1.421082p-11f},
-    {0x1.23863p-20f, 0x1.7163bp-4f, 0x1.ef012ep-4f, 0x1.7d17ep-4f, 0x1.8ec07ap-5f, 0x1.c9d76ep-7f, 0x1.08da6ap-8f,
-     0x1.21c55cp-10f},
-    {0x1.10332ap-4f, 0x1.5d68acp-5f, -0x1.5c7c82p-9f, -0x1.cb7d2ep-6f, -0x1.a4f21cp-6f, -0x1.640b44p-7f, -0x1.f9f2cep-9f,
-     -0x1.40c83ap-10f},
-    {0x1.1ea13cp-11f, -0x1.5094ccp-6f, -0x1.3ec858p-6f, -0x1.3026ecp-8f, 0x1.529188p-8f, 0x1.48913cp-8f, 0x1.39ef3cp-9f,
-     0x1.e0a4d4p-11f},
-    {-0x1.db5ce6p-7f, -0x1.1aef54p-8f, 0x1.202c94p-8f, 0x1.72724p-8f, 0x1.c43936p-10f, -0x1.1b239p-10f, -0x1.ef1914p-11f,
-     -0x1.f36c6ep-12f},
-    {0x1.530338p-6f, 0x1.a30d7cp-9f, 0x1.efb17ep-10f, -0x1.c70488p-11f, -0x1.55daa8p-10f, -0x1.7ac4bap-13f, 0x1.7c0f54p-13f,
-     0x1.56d476p-13f},
-    {-0x1.87aad4p-5f, 0x1.4b7e62p-11f, -0x1.36eae6p-11f, -0x1.1e641ep-11f, 0x1.d8bae4p-14f, 0x1.a3cf72p-13f, 0x1.05228cp-15f,
-     -0x1.cac856p-16f},
-    {0x1.80ff42p-5f, -0x1.0dd03ap-10f, -0x1.1ab35p-11f, 0x1.a43bbcp-12f, 0x1.1f2166p-12f, -0x1.6f01aap-15f, -0x1.194242p-15f,
-     -0x1.80b132p-18f},
+// 2^-28.5
+inline constexpr PiecesOf<8, 8> kGelu8 = {0x1.ef7bep+0f, {
+    {0.0f, 0x1.089f4p-1f, 0x1.08844p+0f, 0x1.8ccfap+0f, 0x1.0886p+1f, 0x1.4a9f6p+1f, 0x1.8cd62p+1f, 0x1.cefbep+1f},
+    {-0.0f, -0x1.4055ap-3f, -0x1.3efbfap-3f, -0x1.80878cp-4f, -0x1.4833dep-5f, -0x1.9e83dcp-7f, -0x1.88d17p-9f,
+     -0x1.1a877p-11f},
+    {-0x1p-1f, -0x1.f4a0e8p-4f, 0x1.749982p-4f, 0x1.00e744p-3f, 0x1.3fbda8p-4f, 0x1.043f6cp-5f, 0x1.2be86ep-7f,
+     0x1.fa803ap-10f},
+    {0x1.988454p-2f, 0x1.35b37p-2f, 0x1.beab7cp-4f, -0x1.8bcee2p-6f, -0x1.b69686p-5f, -0x1.0fa2d8p-5f, -0x1.970cacp-7f,
+     -0x1.a1e9c2p-9f},
+    {-0x1.c07794p-21f, -0x1.cbbd3ep-4f, -0x1.e3da36p-4f, -0x1.95a9aap-5f, 0x1.203918p-8f, 0x1.0b824p-6f, 0x1.3620b2p-7f,
+     0x1.9cf24ap-9f},
+    {-0x1.10429ep-4f, -0x1.064f9ap-5f, 0x1.74aec2p-6f, 0x1.209776p-5f, 0x1.ece8c6p-7f, -0x1.18a3bap-10f, -0x1.0363bcp-8f,
+     -0x1.06a698p-9f},
+    {-0x1.eb918ap-13f, 0x1.7481bep-6f, 0x1.e81db4p-7f, -0x1.0f4a34p-8f, -0x1.1dac3ap-7f, -0x1.b3412ap-9f, 0x1.9c6c76p-12f,
+     0x1.9b80dcp-11f},
+    {0x1.7322d2p-7f, 0x1.605052p-9f, -0x1.9f5dfp-8f, -0x1.1acf72p-8f, 0x1.debce6p-11f, 0x1.de2d6ep-10f, 0x1.178864p-11f,
+     -0x1.f62de4p-14f},
+    {-0x1.f8d35ep-9f, -0x1.94ed2cp-9f, -0x1.078514p-10f, 0x1.cea0bap-10f, 0x1.d6c92p-11f, -0x1.1d87fep-12f, -0x1.53b9e2p-12f,
+     -0x1.f71fdap-15f},
+    {0x1.9906ecp-9f, -0x1.d5a02ap-13f, 0x1.175f1p-10f, -0x1.7b274ap-16f, -0x1.195c1ap-12f, -0x1.1d364ep-14f, 0x1.43c66cp-14f,
+     0x1.694d8p-15f},
 }};
 // 2^-26.8
-inline constexpr PiecesOf<16> kGeluSlope16 = {{
+inline constexpr PiecesOf<16, 6> kGeluSlope16 = {0x1p+2f, {
     {0.0f, 0x1.ffffp-3f, 0x1.0006p-1f, 0x1.8004p-1f, 0x1.fffp-1f, 0x1.3fe5p+0f, 0x1.8012p+0f, 0x1.bff58p+0f, 0x1.001p+1f,
      0x1.1ff78p+1f, 0x1.3febp+1f, 0x1.60018p+1f, 0x1.7ffdp+1f, 0x1.a015p+1f, 0x1.c0198p+1f, 0x1.e00fp+1f},
     {0x1.p-1f, 0x1.37f06cp-2f, 0x1.0f4feep-3f, 0x1.8f04d2p-11f, -0x1.5523ap-4f, -0x1.f6496cp-4f, -0x1.0509e6p-3f,
@@ -96,7 +89,7 @@ inline constexpr PiecesOf<16> kGeluSlope16 = {{
      0x1.7cdfa6p-11f, 0x1.0d4f2cp-13f},
 }};
 // 2^-27.8
-inline constexpr PiecesOf<8> kGeluSlope8 = {{
+inline constexpr PiecesOf<8, 8> kGeluSlope8 = {0x1.ef7bep+0f, {
     {0.0f, 0x1.08a588p-1f, 0x1.089088p+0f, 0x1.8cd3ccp+0f, 0x1.087488p+1f, 0x1.4a9d2ap+1f, 0x1.8cd54cp+1f, 0x1.cee46ep+1f},
     {0x1.p-1f, 0x1.f48282p-4f, -0x1.74c45ap-4f, -0x1.00e5a8p-3f, -0x1.3ff984p-4f, -0x1.0448cep-5f, -0x1.2bedb2p-7f,
      -0x1.fbb2bep-10f},
@@ -117,55 +110,56 @@ inline constexpr PiecesOf<8> kGeluSlope8 = {{
     {0x1.56c6bap-4f, -0x1.37edf6p-8f, 0x1.36e488p-11f, 0x1.33fdbcp-11f, 0x1.8a520cp-17f, -0x1.e86c86p-11f, -0x1.4db3aap-13f,
      0x1.8254fap-14f},
 }};
-// 2^-27.7
-inline constexpr PiecesOf<16> kGeluTanh16 = {{
-    {0.0f, 0x1.00128p-2f, 0x1.00068p-1f, 0x1.801ap-1f, 0x1.ffd6p-1f, 0x1.40048p+0f, 0x1.800e8p+0f, 0x1.c0058p+0f,
-     0x1.fffep+0f, 0x1.2014p+1f, 0x1.3fffp+1f, 0x1.5fff8p+1f, 0x1.7ffc8p+1f, 0x1.a009p+1f, 0x1.c0138p+1f, 0x1.dff6p+1f},
-    {0x1.p-1f, 0x1.9ae6dep-2f, 0x1.3bf5b8p-2f, 0x1.d032e6p-3f, 0x1.4565c2p-3f, 0x1.b16c38p-4f, 0x1.121e74p-4f,
-     0x1.489408p-5f, 0x1.73f68p-6f, 0x1.8b822cp-7f, 0x1.8b75cep-8f, 0x1.701f6ap-9f, 0x1.3df5aap-10f, 0x1.f99078p-12f,
-     0x1.704aa8p-13f, 0x1.eb25fep-15f},
-    {-0x1.988454p-2f, -0x1.8be1e6p-2f, -0x1.6851ecp-2f, -0x1.340d46p-2f, -0x1.ef4ec4p-3f, -0x1.760cb2p-3f, -0x1.09b14p-3f,
-     -0x1.630ba2p-4f, -0x1.bdac6ep-5f, -0x1.05cc48p-5f, -0x1.2048c4p-6f, -0x1.27031ep-7f, -0x1.17a406p-8f, -0x1.e74812p-10f,
-     -0x1.8462p-11f, -0x1.1abc34p-12f},
-    {0x1.525a9ap-20f, 0x1.8dcb3ap-5f, 0x1.698af2p-4f, 0x1.cec0b6p-4f, 0x1.ee617ap-4f, 0x1.d18254p-4f, 0x1.8bf7ep-4f,
-     0x1.3488dap-4f, 0x1.bbc58p-5f, 0x1.27496p-5f, 0x1.6d2b3cp-6f, 0x1.a17cd8p-7f, 0x1.b84c54p-8f, 0x1.a97c2ep-9f,
-     0x1.7701bp-10f, 0x1.2cdcb8p-11f},
-    {0x1.118168p-4f, 0x1.f08216p-5f, 0x1.6774acp-5f, 0x1.60f8aap-6f, -0x1.92483ep-12f, -0x1.1aa8c8p-6f, -0x1.b5e636p-6f,
-     -0x1.de455ap-6f, -0x1.b3f002p-6f, -0x1.5dbb12p-6f, -0x1.fa720cp-7f, -0x1.4d6a86p-7f, -0x1.908596p-8f, -0x1.b58e58p-9f,
-     -0x1.b14bdep-10f, -0x1.8450bp-11f},
-    {0x1.7bec8ep-11f, -0x1.8cd042p-7f, -0x1.504b68p-6f, -0x1.7aa8d2p-6f, -0x1.48173p-6f, -0x1.b37e7p-7f, -0x1.77fdc8p-8f,
-     0x1.e3c4cep-12f, 0x1.19ad04p-8f, 0x1.7fab0cp-8f, 0x1.78738ap-8f, 0x1.3561d8p-8f, 0x1.bd92bep-9f, 0x1.1d4f2p-9f,
-     0x1.4640b2p-10f, 0x1.4db8ap-11f},
-    {-0x1.fa1bbep-7f, -0x1.1c494cp-7f, -0x1.23ff86p-8f, 0x1.78c97ep-13f, 0x1.11764ep-8f, 0x1.91a422p-8f, 0x1.6fe58ep-8f,
-     0x1.0b0fd6p-8f, 0x1.1597d4p-9f, 0x1.e5d956p-12f, -0x1.1e86ecp-11f, -0x1.073f12p-10f, -0x1.14a27ep-10f,
-     -0x1.c9d932p-11f, -0x1.414c5p-11f, -0x1.8742eap-12f},
-    {0x1.d55d0ep-7f, 0x1.6d195ep-9f, 0x1.e1ce18p-9f, 0x1.af8738p-9f, 0x1.2fb83ap-9f, 0x1.9c70cp-12f, -0x1.24aa6p-11f,
-     -0x1.731972p-10f, -0x1.376918p-10f, -0x1.c03eb6p-11f, -0x1.e94d22p-12f, -0x1.2e7d9p-13f, 0x1.2f351cp-14f,
-     0x1.537a8p-13f, 0x1.6f2df4p-13f, 0x1.266816p-13f},
+// 2^-27.4
+inline constexpr PiecesOf<16, 6> kGeluTanh16 = {0x1p+2f, {
+    {0.0f, 0x1.ffff4p-3f, 0x1.00006p-1f, 0x1.7ffc6p-1f, 0x1.fff38p-1f, 0x1.3fe6ap+0f, 0x1.801c2p+0f, 0x1.c0008p+0f,
+     0x1.00048p+1f, 0x1.1ff9cp+1f, 0x1.3ffcep+1f, 0x1.60004p+1f, 0x1.8006cp+1f, 0x1.a0214p+1f, 0x1.bff46p+1f, 0x1.e0092p+1f},
+    {-0.0f, -0x1.9aed9p-4f, -0x1.3bfa7ep-3f, -0x1.5c3dap-3f, -0x1.454148p-3f, -0x1.0f04b8p-3f, -0x1.9b215ep-4f, -0x1.1f8dfcp-4f,
+     -0x1.73d6bep-5f, -0x1.bdda96p-6f, -0x1.ee665cp-7f, -0x1.fa220cp-8f, -0x1.dc7294p-9f, -0x1.99ba7ap-10f, -0x1.438414p-11f,
+     -0x1.cb3fe8p-13f},
+    {-0x1p-1f, -0x1.37f56p-2f, -0x1.0f9f72p-3f, -0x1.1976cep-10f, 0x1.53b9eep-4f, 0x1.f599d4p-4f, 0x1.05865ap-3f,
+     0x1.c91932p-4f, 0x1.609a14p-4f, 0x1.eaf93ep-5f, 0x1.36f57ap-5f, 0x1.679ac8p-6f, 0x1.7b6026p-7f, 0x1.6b8274p-8f,
+     0x1.3df042p-9f, 0x1.f23ce2p-11f},
+    {0x1.988454p-2f, 0x1.7f7646p-2f, 0x1.3b237cp-2f, 0x1.bab474p-3f, 0x1.f00f7ap-4f, 0x1.4d64ccp-5f, -0x1.f6659p-7f,
+     -0x1.71c972p-5f, -0x1.b9dc0ap-5f, -0x1.930356p-5f, -0x1.3856e8p-5f, -0x1.aa84e4p-6f, -0x1.041f82p-6f, -0x1.1c45d8p-7f,
+     -0x1.1873fap-8f, -0x1.ec6062p-10f},
+    {-0x1.ca3bb2p-21f, -0x1.04ea22p-4f, -0x1.c36408p-4f, -0x1.087648p-3f, -0x1.ecb9fcp-4f, -0x1.796e4p-4f, -0x1.cf31d4p-5f,
+     -0x1.8d47b6p-6f, -0x1.ef9c2cp-11f, 0x1.883822p-7f, 0x1.0bdf5p-6f, 0x1.f36654p-7f, 0x1.7c737ep-7f, 0x1.f1a0d2p-8f,
+     0x1.1e202p-8f, 0x1.204cdcp-9f},
+    {-0x1.119c66p-4f, -0x1.d7d60ep-5f, -0x1.138a9cp-5f, -0x1.1589b8p-8f, 0x1.4e75cp-6f, 0x1.1551acp-5f, 0x1.2161c8p-5f,
+     0x1.d13b82p-6f, 0x1.26e912p-6f, 0x1.0c96a8p-7f, 0x1.1f89b8p-10f, -0x1.70075ep-9f, -0x1.0be3c8p-8f, -0x1.e97bfp-9f,
+     -0x1.62f8c2p-9f, -0x1.aeeac6p-10f},
+    {-0x1.7c3d8ep-13f, 0x1.d41024p-7f, 0x1.740058p-6f, 0x1.751288p-6f, 0x1.01519cp-6f, 0x1.754016p-8f, -0x1.763854p-9f,
+     -0x1.ed19cap-8f, -0x1.16782ap-7f, -0x1.c47434p-8f, -0x1.1dbb2ep-8f, -0x1.01cf9cp-9f, -0x1.fe5266p-13f, 0x1.57729p-11f,
+     0x1.d4cbap-11f, 0x1.8dab64p-11f},
+    {0x1.60382p-7f, 0x1.15d52ap-7f, 0x1.a1496ap-9f, -0x1.4a833cp-9f, -0x1.997bd8p-8f, -0x1.b1d2b6p-8f, -0x1.261398p-8f,
+     -0x1.01016cp-9f, 0x1.bb8484p-12f, 0x1.8c9694p-10f, 0x1.bd42d2p-10f, 0x1.7739ecp-10f, 0x1.cb75cep-11f, 0x1.777704p-12f,
+     0x1.273f7ap-17f, -0x1.4a1556p-13f},
 }};
-// 2^-28.4
-inline constexpr PiecesOf<8> kGeluTanh8 = {{
-    {0.0f, 0x1.087d88p-1f, 0x1.089f88p+0f, 0x1.8cd74cp+0f, 0x1.089808p+1f, 0x1.5a0864p+1f, 0x1.91efcap+1f, 0x1.cf3dd6p+1f},
-    {0x1.p-1f, 0x1.36070cp-2f, 0x1.34d728p-3f, 0x1.f11cap-5f, 0x1.3bf6fcp-6f, 0x1.aae1dap-9f, 0x1.7f4962p-11f, 0x1.ba205ap-14f},
-    {-0x1.988454p-2f, -0x1.654b7ap-2f, -0x1.de816ap-3f, -0x1.ecaa98p-4f, -0x1.84f68ep-5f, -0x1.502934p-7f, -0x1.62e818p-9f,
-     -0x1.e63c1ep-12f},
-    {0x1.238604p-20f, 0x1.725192p-4f, 0x1.eda85ep-4f, 0x1.7b3e54p-4f, 0x1.90d9fcp-5f, 0x1.d226ep-7f, 0x1.2834b4p-8f,
-     0x1.ebe06ap-11f},
-    {0x1.118c4p-4f, 0x1.5c4116p-5f, -0x1.90c8ecp-9f, -0x1.c6639ep-6f, -0x1.9f92ep-6f, -0x1.6af53cp-7f, -0x1.20d8fcp-8f,
-     -0x1.2bb6cap-10f},
-    {0x1.1e94bcp-11f, -0x1.560f86p-6f, -0x1.3b7782p-6f, -0x1.1c4c7ap-8f, 0x1.42918ap-8f, 0x1.4467b4p-8f, 0x1.600776p-9f,
-     0x1.e1381cp-11f},
-    {-0x1.e2cb14p-7f, -0x1.145178p-8f, 0x1.32ee72p-8f, 0x1.65abc2p-8f, 0x1.a63dacp-10f, -0x1.f6b974p-11f, -0x1.fd5ba8p-11f,
-     -0x1.01ed4ep-11f},
-    {0x1.52e2e8p-6f, 0x1.b07832p-9f, 0x1.c94a9cp-10f, -0x1.de0a74p-11f, -0x1.3157e8p-10f, -0x1.afa994p-13f, 0x1.124f4p-13f,
-     0x1.552b3cp-13f},
-    {-0x1.87061cp-5f, 0x1.511adep-13f, -0x1.09cdp-10f, -0x1.c4bc46p-12f, 0x1.90aa42p-13f, 0x1.6d3d1ep-13f, 0x1.c18936p-15f,
-     -0x1.45190ep-16f},
-    {0x1.80c6bcp-5f, -0x1.59547p-11f, 0x1.b58842p-15f, 0x1.24575ep-20f, 0x1.2d6c2ep-15f, -0x1.1d2108p-16f, -0x1.d4e756p-16f,
-     -0x1.1f4fe8p-17f},
+// 2^-27.6
+inline constexpr PiecesOf<8, 8> kGeluTanh8 = {0x1.ef7bep+0f, {
+    {0.0f, 0x1.0888ap-1f, 0x1.08874p+0f, 0x1.8cb9ap+0f, 0x1.0867cp+1f, 0x1.4aa7cp+1f, 0x1.8cb5ep+1f, 0x1.ceeb2p+1f},
+    {-0.0f, -0x1.4054bap-3f, -0x1.3f4ff4p-3f, -0x1.8188e4p-4f, -0x1.478648p-5f, -0x1.8f1ae8p-7f, -0x1.5913c8p-9f,
+     -0x1.94345ap-12f},
+    {-0x1p-1f, -0x1.f59c78p-4f, 0x1.733c32p-4f, 0x1.019efap-3f, 0x1.43ad5ep-4f, 0x1.05b39ep-5f, 0x1.1ef3ecp-7f,
+     0x1.a0315ep-10f},
+    {0x1.988454p-2f, 0x1.3570cap-2f, 0x1.bf4264p-4f, -0x1.7bc832p-6f, -0x1.b7c72cp-5f, -0x1.16acdap-5f, -0x1.9f126ep-7f,
+     -0x1.837118p-9f},
+    {-0x1.c07ae8p-21f, -0x1.cc50b8p-4f, -0x1.e0da5p-4f, -0x1.96d02cp-5f, 0x1.bf02a4p-9f, 0x1.0d3758p-6f, 0x1.4720e8p-7f,
+     0x1.a643f8p-9f},
+    {-0x1.119bb2p-4f, -0x1.03d644p-5f, 0x1.77bceep-6f, 0x1.1a5808p-5f, 0x1.f3bcfp-7f, -0x1.1ed37p-11f, -0x1.0bc8c6p-8f,
+     -0x1.1ef74ep-9f},
+    {-0x1.ebcb9ep-13f, 0x1.79ec32p-6f, 0x1.d9497ep-7f, -0x1.0caf6ep-8f, -0x1.0e9d7cp-7f, -0x1.cd3e0cp-9f, 0x1.c348f8p-13f,
+     0x1.c4e32ap-11f},
+    {0x1.7aa30cp-7f, 0x1.4e322cp-9f, -0x1.a7e436p-8f, -0x1.06fdccp-8f, 0x1.9f5c18p-11f, 0x1.bbc4d6p-10f, 0x1.558f7p-11f,
+     -0x1.8c28dep-14f},
+    {-0x1.f945d8p-9f, -0x1.be6748p-9f, -0x1.b57a76p-11f, 0x1.83800ep-10f, 0x1.92cafcp-11f, -0x1.f2dd86p-14f, -0x1.3054eep-12f,
+     -0x1.7e5eecp-14f},
+    {0x1.925fa6p-9f, -0x1.d0e2e2p-14f, 0x1.c5ac0ep-11f, 0x1.c39916p-13f, -0x1.2a634p-12f, -0x1.bd6d32p-13f, -0x1.8c869p-17f,
+     0x1.6ba178p-15f},
 }};
 // 2^-26.4
-inline constexpr PiecesOf<16> kGeluTanhSlope16 = {{
+inline constexpr PiecesOf<16, 6> kGeluTanhSlope16 = {0x1p+2f, {
     {0.0f, 0x1.001bp-2f, 0x1.ffd2p-2f, 0x1.7ff68p-1f, 0x1.fff9p-1f, 0x1.3ff3p+0f, 0x1.7ff08p+0f, 0x1.bfed8p+0f,
      0x1.000ap+1f, 0x1.1fe98p+1f, 0x1.3fe68p+1f, 0x1.600c8p+1f, 0x1.7ffc8p+1f, 0x1.a00a8p+1f, 0x1.bffbp+1f, 0x1.dffcp+1f},
     {0x1.p-1f, 0x1.37e0ep-2f, 0x1.0fd9p-3f, 0x1.1e8b4ep-10f, -0x1.53c496p-4f, -0x1.f5a9fp-4f, -0x1.059104p-3f,
@@ -191,7 +185,7 @@ inline constexpr PiecesOf<16> kGeluTanhSlope16 = {{
      0x1.0072cap-10f, 0x1.385e3cp-12f},
 }};
 // 2^-27.3
-inline constexpr PiecesOf<8> kGeluTanhSlope8 = {{
+inline constexpr PiecesOf<8, 8> kGeluTanhSlope8 = {0x1.ef7bep+0f, {
     {0.0f, 0x1.087688p-1f, 0x1.08a188p+0f, 0x1.8ce4ccp+0f, 0x1.08a608p+1f, 0x1.4ac22ap+1f, 0x1.8cd64cp+1f, 0x1.cee5eep+1f},
     {0x1.p-1f, 0x1.f5f3f6p-4f, -0x1.7397f8p-4f, -0x1.018eeep-3f, -0x1.42d76cp-4f, -0x1.0540acp-5f, -0x1.1e21e6p-7f,
      -0x1.a0704ap-10f},
@@ -211,6 +205,54 @@ inline constexpr PiecesOf<8> kGeluTanhSlope8 = {{
      -0x1.a823aap-12f},
     {0x1.56458p-4f, -0x1.aa204ep-8f, 0x1.48b6a4p-11f, 0x1.c2285p-10f, 0x1.7b4666p-13f, -0x1.4c6beep-12f, -0x1.4baf3ep-13f,
      0x1.23929cp-14f},
+}};
+// 2^-26.3
+inline constexpr PiecesOf<16, 6> kSoftplus16 = {0x1.2p+0f, {
+    {0.0f, 0x1.c7168p-1f, 0x1.c7262p+0f, 0x1.55574p+1f, 0x1.c7234p+1f, 0x1.1c6fap+2f, 0x1.5552cp+2f, 0x1.8e338p+2f,
+     0x1.c71fap+2f, 0x1.0001cp+3f, 0x1.1c722p+3f, 0x1.38e1cp+3f, 0x1.5553ap+3f, 0x1.71c0ep+3f, 0x1.8e498p+3f, 0x1.aaaccp+3f},
+    {0x1.62e43p-1f, 0x1.60a828p-2f, 0x1.3fc5a8p-3f, 0x1.1322ecp-4f, 0x1.cd5cdcp-6f, 0x1.7e9f88p-7f, 0x1.3bb15ep-8f,
+     0x1.03fbbp-9f, 0x1.ab8e22p-11f, 0x1.5f9fbcp-12f, 0x1.213122p-13f, 0x1.dbb4aap-15f, 0x1.87238ap-16f, 0x1.41c8b2p-17f,
+     0x1.07d7b2p-18f, 0x1.b2a574p-20f},
+    {-0x1.00000ap-1f, -0x1.2a5748p-2f, -0x1.280eccp-3f, -0x1.0a196p-4f, -0x1.c6ed6cp-6f, -0x1.7c65ep-7f, -0x1.3aef08p-8f,
+     -0x1.03b9bcp-9f, -0x1.ab6188p-11f, -0x1.5f90a8p-12f, -0x1.212c0ap-13f, -0x1.dbb13ap-15f, -0x1.872262p-16f, -0x1.41c85p-17f,
+     -0x1.07d792p-18f, -0x1.b2a56p-20f},
+    {0x1.0003f2p-3f, 0x1.a6d6d4p-4f, 0x1.fa851ap-5f, 0x1.f19fbap-6f, 0x1.ba4bb4p-7f, 0x1.77fb5cp-8f, 0x1.396b9p-9f,
+     0x1.0335fap-10f, 0x1.ab084ep-12f, 0x1.5f727p-13f, 0x1.2121cap-14f, 0x1.dbaa3ep-16f, 0x1.871ffcp-17f, 0x1.41c77cp-18f,
+     0x1.07d744p-19f, 0x1.b2a52p-21f},
+    {-0x1.24e9bp-14f, -0x1.d6797ap-7f, -0x1.e01d94p-7f, -0x1.20a8bep-7f, -0x1.167e08p-8f, -0x1.e9aa56p-10f, -0x1.9dde3ep-11f,
+     -0x1.583ba2p-12f, -0x1.1c36c4p-13f, -0x1.d443cp-15f, -0x1.816384p-16f, -0x1.3d100ap-17f, -0x1.04ba98p-18f,
+     -0x1.ad03c8p-20f, -0x1.5fc5d2p-21f, -0x1.21c0a6p-22f},
+    {-0x1.4218dep-8f, -0x1.0d24acp-9f, 0x1.5c5fd4p-10f, 0x1.a5a204p-10f, 0x1.ee3446p-11f, 0x1.d2d34cp-12f, 0x1.95eefcp-13f,
+     0x1.55846ap-14f, 0x1.1b4f8cp-15f, 0x1.d3af16p-17f, 0x1.81383p-18f, 0x1.3d07c6p-19f, 0x1.04bcdep-20f, 0x1.ad0abap-22f,
+     0x1.5fce5cp-23f, 0x1.21c96p-24f},
+    {-0x1.292748p-11f, 0x1.10574ap-10f, 0x1.791744p-12f, -0x1.e126bcp-14f, -0x1.2c0186p-13f, -0x1.52cd1ep-14f, -0x1.39e3a4p-15f,
+     -0x1.0ecdb6p-16f, -0x1.c5c664p-18f, -0x1.780dfcp-19f, -0x1.3643p-20f, -0x1.fefc68p-22f, -0x1.a450dep-23f, -0x1.59eb72p-24f,
+     -0x1.1ba162p-25f, -0x1.d3395ep-27f},
+    {0x1.89cebp-11f, -0x1.824f9cp-16f, -0x1.345da4p-13f, -0x1.0c58ecp-15f, 0x1.5788cep-17f, 0x1.633c5p-17f, 0x1.7c07b6p-18f,
+     0x1.5ae13p-19f, 0x1.277e26p-20f, 0x1.ecf91ap-22f, 0x1.97ad18p-23f, 0x1.4fc06ap-24f, 0x1.14366ep-25f, 0x1.c7b902p-27f,
+     0x1.75c0cap-28f, 0x1.3346e4p-29f},
+}};
+// 2^-27.0
+inline constexpr PiecesOf<8, 8> kSoftplus8 = {0x1.4p-1f, {
+    {0.0f, 0x1.999a4p+0f, 0x1.99978p+1f, 0x1.3330cp+2f, 0x1.9997cp+2f, 0x1.0001cp+3f, 0x1.33398p+3f, 0x1.664f2p+3f},
+    {0x1.62e43p-1f, 0x1.78a014p-3f, 0x1.47517ap-5f, 0x1.0c9bd6p-7f, 0x1.b34142p-10f, 0x1.5f9fbcp-12f, 0x1.1bd8dp-14f,
+     0x1.cc21d8p-17f},
+    {-0x1.00000ap-1f, -0x1.580604p-3f, -0x1.40dd88p-5f, -0x1.0b82c4p-7f, -0x1.b2e4cep-10f, -0x1.5f90a4p-12f, -0x1.1bd65ap-14f,
+     -0x1.cc2108p-17f},
+    {0x1.0003ecp-3f, 0x1.1e3c06p-4f, 0x1.344c3p-6f, 0x1.0953bp-8f, 0x1.b22c1cp-11f, 0x1.5f7276p-13f, 0x1.1bd16ep-15f,
+     0x1.cc1f68p-18f},
+    {-0x1.2dd278p-14f, -0x1.fadc8ep-7f, -0x1.7adc9cp-8f, -0x1.5bfe32p-10f, -0x1.207cf6p-12f, -0x1.d4489p-15f, -0x1.7a5fc2p-17f,
+     -0x1.32bdcap-19f},
+    {-0x1.3ee6eap-8f, 0x1.ecb5eap-11f, 0x1.3e40aep-10f, 0x1.509534p-12f, 0x1.1e9226p-14f, 0x1.d3a8c6p-17f, 0x1.7a4654p-19f,
+     0x1.32ba8ap-21f},
+    {-0x1.d262fep-11f, 0x1.133848p-11f, -0x1.4ca20ep-13f, -0x1.f6bcd8p-15f, -0x1.c4593ap-17f, -0x1.75028cp-19f,
+     -0x1.2e5eb2p-21f, -0x1.ea84c4p-24f},
+    {0x1.acc892p-10f, -0x1.57f3dep-13f, 0x1.1266p-19f, 0x1.209a4ep-17f, 0x1.25964ep-19f, 0x1.ee4896p-22f, 0x1.92799p-24f,
+     0x1.4681cap-26f},
+    {-0x1.008c1p-10f, 0x1.dec9f2p-19f, 0x1.6c099p-18f, -0x1.be2ddep-21f, -0x1.41178ap-22f, -0x1.1dc79ap-24f, -0x1.d51d14p-27f,
+     -0x1.7f5118p-29f},
+    {0x1.24e404p-12f, 0x1.065c64p-17f, -0x1.83f134p-20f, 0x1.0b88f2p-26f, 0x1.14efd4p-25f, 0x1.2215e6p-27f, 0x1.de5b8ep-30f,
+     0x1.98a1a8p-32f},
 }};
 
 template <size_t kLanes>
@@ -249,32 +291,12 @@ constexpr const auto& GeluTanhSlopePieces() {
   }
 }
 
-// log(1 + e) about centres that stand about 1/kLast apart, from 0 to 1, where it and 1 / (1 + e) both lie next to a float.
-template <size_t kEntries>
-struct LogarithmsOf {
-  static constexpr float kLast = kEntries - 1;
-  alignas(64) float centre[kEntries], inverse[kEntries], logarithm[kEntries];
-};
-inline constexpr LogarithmsOf<16> kLogOnePlus16 = {
-    {0.0f, 0x1.072512p-4f, 0x1.140792p-3f, 0x1.94b59ap-3f, 0x1.117f12p-2f, 0x1.53e396p-2f, 0x1.99f61ap-2f, 0x1.dbeb1ep-2f,
-     0x1.10def2p-1f, 0x1.339d74p-1f, 0x1.540e36p-1f, 0x1.774db8p-1f, 0x1.98fc5ap-1f, 0x1.baac9cp-1f, 0x1.df1c5ep-1f, 0x1.feba2p-1f},
-    {1.0f, 0x1.e117bp-1f, 0x1.c33052p-1f, 0x1.ab8476p-1f, 0x1.9413ap-1f, 0x1.80681ap-1f, 0x1.6d9f44p-1f, 0x1.5d8b5ap-1f,
-     0x1.4dff1p-1f, 0x1.3fd684p-1f, 0x1.33a924p-1f, 0x1.27705cp-1f, 0x1.1ca258p-1f, 0x1.12970ap-1f, 0x1.087ec2p-1f, 0x1.005192p-1f},
-    {0.0f, 0x1.fe132ep-5f, 0x1.02f26p-3f, 0x1.7150a2p-3f, 0x1.e4cd76p-3f, 0x1.2580acp-2f, 0x1.58ce3ep-2f, 0x1.86dad8p-2f,
-     0x1.b5728p-2f, 0x1.e1cd6ap-2f, 0x1.04c684p-1f, 0x1.198796p-1f, 0x1.2c9afcp-1f, 0x1.3effd4p-1f, 0x1.522d48p-1f, 0x1.624126p-1f},
-};
-inline constexpr LogarithmsOf<8> kLogOnePlus8 = {
-    {0.0f, 0x1.238bcap-3f, 0x1.23bdcap-2f, 0x1.b890aep-2f, 0x1.235c0ap-1f, 0x1.6c575cp-1f, 0x1.b8452ep-1f, 0x1.feba2p-1f},
-    {1.0f, 0x1.c03244p-1f, 0x1.8e7934p-1f, 0x1.65fb66p-1f, 0x1.464f48p-1f, 0x1.2b2276p-1f, 0x1.13488p-1f, 0x1.005192p-1f},
-    {0.0f, 0x1.10932cp-3f, 0x1.00b33ep-2f, 0x1.6e6e18p-2f, 0x1.cd4a08p-2f, 0x1.132a26p-1f, 0x1.3db55ap-1f, 0x1.624126p-1f},
-};
-
 template <size_t kLanes>
-constexpr const auto& LogOnePlusTable() {
+constexpr const auto& SoftplusPieces() {
   if constexpr (kLanes == 16) {
-    return kLogOnePlus16;
+    return kSoftplus16;
   } else {
-    return kLogOnePlus8;
+    return kSoftplus8;
   }
 }
 
