@@ -1,7 +1,7 @@
 """Fits the tables of simd_tables.h: ``python tools/fit_pieces.py FUNCTION ENTRIES DEGREE PER_UNIT`` prints one as C++.
 
 f(-t), t >= 0, becomes ENTRIES polynomials of (t - centre), the centres about 1 / PER_UNIT apart and such that the function
-there lies next to a float. Each is minimax in the relative error, its coefficients rounded to float32 one after the other.
+there lies next to a float. Each is minimax in the error relative to the function (a slope's: to the card's scale), its coefficients rounded to float32 one after the other.
 Wants NumPy and mpmath.
 """
 
@@ -19,19 +19,51 @@ mp.mp.dps = 40
 NODES, LAWSON = 160, 60
 
 
+Function = Callable[[mp.mpf], mp.mpf]
+
+GELU_TANH = mp.sqrt(8 / mp.pi)  # z = GELU_TANH (t + CUBE t^3)
+CUBE = mp.mpf("0.044715")
+
+
 def gelu(t: mp.mpf) -> mp.mpf:
     return -t * mp.ncdf(-t)
 
 
+def gelu_slope(t: mp.mpf) -> mp.mpf:
+    return mp.ncdf(-t) - t * mp.npdf(t)
+
+
 def gelu_tanh(t: mp.mpf) -> mp.mpf:
-    return -t / (1 + mp.exp(t * mp.sqrt(8 / mp.pi) * (1 + mp.mpf("0.044715") * t * t)))
+    return -t / (1 + mp.exp(GELU_TANH * (t + CUBE * t**3)))
+
+
+def gelu_tanh_slope(t: mp.mpf) -> mp.mpf:
+    s, rise = -gelu_tanh(t) / t if t else mp.mpf(0.5), GELU_TANH * (1 + 3 * CUBE * t * t)
+    return s - t * rise * s * (1 - s)
 
 
 def softplus(t: mp.mpf) -> mp.mpf:
     return mp.log1p(mp.exp(-t))
 
 
-FUNCTIONS: dict[str, Callable[[mp.mpf], mp.mpf]] = {each.__name__: each for each in (gelu, gelu_tanh, softplus)}
+def terms_of(value: Function, slope: Function) -> Function:
+    """The card's scale of a slope: its size or, beside a zero of it, half that of its terms, -f(-t) / t and the rest."""
+
+    def scale(t: mp.mpf) -> mp.mpf:
+        first = -value(t) / t
+        return max(abs(slope(t)), (first + abs(slope(t) - first)) / 2)
+
+    return scale
+
+
+# What is fitted, and what errors are relative to.
+FUNCTIONS: dict[str, tuple[Function, Function]] = {
+    "gelu": (gelu, gelu),
+    "gelu_slope": (gelu_slope, terms_of(gelu, gelu_slope)),
+    "gelu_tanh": (gelu_tanh, gelu_tanh),
+    "gelu_tanh_slope": (gelu_tanh_slope, terms_of(gelu_tanh, gelu_tanh_slope)),
+    "softplus": (softplus, softplus),
+}
 
 
 def ulps_from_float(value: mp.mpf) -> float:
@@ -39,7 +71,7 @@ def ulps_from_float(value: mp.mpf) -> float:
     return float(abs(value - mp.mpf(float(nearest))) / abs(mp.mpf(float(np.spacing(nearest)))))
 
 
-def centre_near(f: Callable[[mp.mpf], mp.mpf], place: float, reach: float) -> float:
+def centre_near(f: Function, place: float, reach: float) -> float:
     """The number of few digits, at most ``reach`` from ``place``, where f lies closest to a float."""
     if place == 0.0:
         return 0.0
@@ -71,22 +103,26 @@ def minimax(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
     return best
 
 
-def piece(f: Callable[[mp.mpf], mp.mpf], centre: float, begin: float, end: float, degree: int) -> tuple[list[float], float]:
-    """The coefficients, lowest first, and the largest relative error of the polynomial that they are."""
+def piece(
+    f: Function, scale: Function, centre: float, begin: float, end: float, degree: int
+) -> tuple[list[float], float]:
+    """The coefficients, lowest first, and the largest error relative to the scale of the polynomial that they are."""
     angles = np.pi * (np.arange(NODES) + 0.5) / NODES
     nodes = [mp.mpf(float(t)) for t in (begin + end) / 2 - (end - begin) / 2 * np.cos(angles)]
-    values = [f(t) for t in nodes]
+    values, scales = [f(t) for t in nodes], [scale(t) for t in nodes]
     offsets = [t - mp.mpf(centre) for t in nodes]
-    scale = max(end - centre, centre - begin)
+    reach = max(end - centre, centre - begin)
     coefficients = [float(np.float32(float(f(mp.mpf(centre))))) or -0.0]  # so that f(-0) is -0
+
+    def lacking() -> np.ndarray:
+        sums = [sum(c * d**k for k, c in enumerate(coefficients)) for d in offsets]
+        return np.array([float((v - s) / u) for v, s, u in zip(values, sums, scales, strict=True)])
+
     for power in range(1, degree + 1):
-        rest = [v - sum(c * d**k for k, c in enumerate(coefficients)) for v, d in zip(values, offsets, strict=True)]
-        target = np.array([float(r / v) for r, v in zip(rest, values, strict=True)])
         powers = range(power, degree + 1)
-        columns = np.array([[float((d / scale) ** k / v) for k in powers] for d, v in zip(offsets, values, strict=True)])
-        coefficients.append(float(np.float32(minimax(columns, target)[0] / scale**power)))
-    sums = [sum(c * d**k for k, c in enumerate(coefficients)) for d in offsets]
-    return coefficients, max(float(abs(s / v - 1)) for s, v in zip(sums, values, strict=True))
+        columns = np.array([[float((d / reach) ** k / u) for k in powers] for d, u in zip(offsets, scales, strict=True)])
+        coefficients.append(float(np.float32(minimax(columns, lacking())[0] / reach**power)))
+    return coefficients, float(np.abs(lacking()).max())
 
 
 def literal(value: float) -> str:
@@ -95,13 +131,13 @@ def literal(value: float) -> str:
 
 def main() -> None:
     name, entries, degree, per_unit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float.fromhex(sys.argv[4])
-    f, half = FUNCTIONS[name], 0.5 / per_unit
+    (f, scale), half = FUNCTIONS[name], 0.5 / per_unit
     rows: list[list[float]] = []
     errors = []
     for entry in range(entries):
         centre = centre_near(f, entry / per_unit, half / 64)
         begin, end = max(0.0, entry / per_unit - half * 1.00001), entry / per_unit + half * 1.00001
-        coefficients, error = piece(f, centre, begin, end, degree)
+        coefficients, error = piece(f, scale, centre, begin, end, degree)
         rows.append([centre, *coefficients])
         errors.append(error)
     print(f"// 2^{np.log2(max(errors)):.1f}")

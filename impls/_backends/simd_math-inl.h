@@ -245,12 +245,12 @@ HWY_INLINE VF Lowered(VF v) {
 #endif
 }
 
-// Curve has tables of f(-t) up to kFar and of the derivative f'(-t) up to kSlopeFar, and gives 2^kRaised times f(-t) and -f'(-t)
-// from there to kNothing, where they are nothing.
+// Curve has tables of f(-t) and of the derivative f'(-t) up to kFar, and gives 2^kRaised times f(-t) and -f'(-t) from there to
+// kNothing, where they are nothing.
 template <class Curve>
 struct Mirrored {
   HWY_INLINE Lanes Unusual(VF x) const { return Beyond(Curve::kFar, x); }
-  HWY_INLINE Lanes UnusualSlope(VF x, VF) const { return Beyond(Curve::kSlopeFar, x); }
+  HWY_INLINE Lanes UnusualSlope(VF x, VF) const { return Beyond(Curve::kFar, x); }
 
   // max(x, 0) + f(-t)
   HWY_INLINE VF Usual(VF x) const { return hn::Add(MaxKeepNaN(hn::Zero(f32), x), Pieces(Curve::Value())(hn::Abs(x))); }
@@ -302,7 +302,7 @@ inline constexpr double kGauss = 0.475f / 0.39894228040143267794;
 inline constexpr ShortRoots kGaussRoots(2.0 / kGauss, kRaised - 1);
 struct GeluCurve {
   // The wider pieces of eight entries lose accuracy towards the end of the last one.
-  static constexpr float kFar = kLanes >= 16 ? 4.275f : 3.8f, kSlopeFar = kLanes >= 16 ? 3.8725f : 3.8f, kNothing = 17.5f;
+  static constexpr float kFar = kLanes >= 16 ? 4.275f : 3.8f, kNothing = 17.5f;
   static HWY_INLINE const auto& Value() { return GeluPieces<kLanes>(); }
   static HWY_INLINE const auto& Slope() { return GeluSlopePieces<kLanes>(); }
   static HWY_INLINE VF Far(VF t) {
@@ -328,7 +328,7 @@ struct GeluCurve {
 
 // x s(z), z = x (sqrt(8 / pi) + 0.044715 sqrt(8 / pi) x^2), which is taken to twice the precision.
 struct GeluTanhCurve {
-  static constexpr float kFar = kLanes >= 16 ? 3.8725f : 3.8f, kSlopeFar = kFar, kNothing = 12.3f;
+  static constexpr float kFar = kLanes >= 16 ? 4.13f : 3.8f, kNothing = 12.3f;
   static HWY_INLINE const auto& Value() { return GeluTanhPieces<kLanes>(); }
   static HWY_INLINE const auto& Slope() { return GeluTanhSlopePieces<kLanes>(); }
   // With e = e^-z below 2^-14, 1 / (1 + e) is 1 - e.
