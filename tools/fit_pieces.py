@@ -1,7 +1,8 @@
 """Fits the tables of simd_tables.h: ``python tools/fit_pieces.py FUNCTION ENTRIES DEGREE PER_UNIT`` prints one as C++.
 
 f(-t), t >= 0, becomes ENTRIES polynomials of (t - centre), the centres about 1 / PER_UNIT apart and such that the function
-there lies next to a float. Each is minimax in the error relative to the function (a slope's: to the card's scale), its coefficients rounded to float32 one after the other.
+there lies next to a float. Each is minimax in the error relative to the function (a slope: to the card's scale), its
+coefficients rounded to float32 one after the other.
 Wants NumPy and mpmath.
 """
 
