@@ -104,9 +104,7 @@ def minimax(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
     return best
 
 
-def piece(
-    f: Function, scale: Function, centre: float, begin: float, end: float, degree: int
-) -> tuple[list[float], float]:
+def piece(f: Function, scale: Function, centre: float, begin: float, end: float, degree: int) -> tuple[list[float], float]:
     """The coefficients, lowest first, and the largest error relative to the scale of the polynomial that they are."""
     angles = np.pi * (np.arange(NODES) + 0.5) / NODES
     nodes = [mp.mpf(float(t)) for t in (begin + end) / 2 - (end - begin) / 2 * np.cos(angles)]
