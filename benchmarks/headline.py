@@ -243,6 +243,17 @@ PARTS: dict[str, Callable[[float], Iterator[Figure]]] = {
 }
 
 
+def parse(parser: argparse.ArgumentParser, parts: Collection[str], arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments with ``parts``: those that are named, or all. (argparse's own choices refuse, or show, an empty list.)"""
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; default: all of them")
+    given = parser.parse_args(arguments)
+    for part in given.parts:
+        if part not in parts:
+            parser.error(f"unknown part {part!r}; there are {', '.join(parts)}")
+    given.parts = given.parts or list(parts)
+    return given
+
+
 def child(part: str, seconds: float) -> None:
     """Measure one part and print its figures, JSON a line."""
     cores = os.sched_getaffinity(0)
@@ -257,10 +268,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ulproof.benchmarks.headline", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS), help="default: all of them")
     parser.add_argument("--seconds", type=float, default=2.0, help="of measuring for a usual pair (default 2)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
+    given = parse(parser, PARTS, arguments)
     if given.child:
         child(given.parts[0], given.seconds)
         return 0

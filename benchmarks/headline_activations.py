@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .headline import Figure, medians
+from .headline import Figure, medians, parse
 from .measure import ceilings
 
 ELEMENTWISE = ("relu", "relu2", "gelu", "gelu_tanh", "silu", "sigmoid", "softplus", "tanh", "exp")
@@ -159,9 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ulproof.benchmarks.headline_activations", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS), help="default: all of them")
     parser.add_argument("--seconds", type=float, default=1.0, help="of measuring for a usual group (default 1)")
-    given = parser.parse_args(arguments)
+    given = parse(parser, PARTS, arguments)
     import torch
 
     torch.set_num_threads(1)
