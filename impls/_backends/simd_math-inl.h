@@ -61,12 +61,9 @@ HWY_INLINE VF Scale(VF v, VF power) {
 struct Power {
   VF part, power;
 
-  HWY_INLINE VF Mantissa() const { return hn::Add(part, Set(1.0f)); }
   // v times the exponential.
   HWY_INLINE VF Times(VF v) const { return Scale(hn::MulAdd(v, part, v), power); }
-  HWY_INLINE VF Whole() const { return Scale(Mantissa(), power); }
-  // v times the exponential without its power of two, which Scale adds in the end.
-  HWY_INLINE VF Part(VF v) const { return hn::MulAdd(v, part, v); }
+  HWY_INLINE VF Whole() const { return Scale(hn::Add(part, Set(1.0f)), power); }
 };
 
 HWY_INLINE Power PowerOfE(VF v) {
@@ -282,6 +279,7 @@ struct Mirrored {
     return Where(beyond, hn::IfNegativeThenElse(x, hn::Neg(product), hn::Add(dy, product)), usual);
   }
 };
+
 // e^-t as root (1 + part) / 2^kRaised, and whole.
 struct RaisedPower {
   HWY_INLINE RaisedPower(VF t, VF low = hn::Zero(f32)) {
