@@ -19,7 +19,6 @@ import numpy as np
 mp.mp.dps = 40
 NODES, LAWSON = 160, 60
 
-
 Function = Callable[[mp.mpf], mp.mpf]
 
 GELU_TANH = mp.sqrt(8 / mp.pi)  # z = GELU_TANH (t + CUBE t^3)
@@ -129,6 +128,8 @@ def literal(value: float) -> str:
 
 
 def main() -> None:
+    if len(sys.argv) != 5 or sys.argv[1] not in FUNCTIONS:
+        sys.exit(f"usage: python tools/fit_pieces.py FUNCTION ENTRIES DEGREE PER_UNIT, FUNCTION of {', '.join(FUNCTIONS)}")
     name, entries, degree, per_unit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float.fromhex(sys.argv[4])
     (f, scale), half = FUNCTIONS[name], 0.5 / per_unit
     rows: list[list[float]] = []

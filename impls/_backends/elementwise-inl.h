@@ -40,7 +40,7 @@ namespace ulproof::HWY_NAMESPACE {
 inline constexpr size_t kTask = size_t{1} << 16;
 inline constexpr size_t kBuffer = 1024;  // elements of a strided row that are gathered at a time
 inline constexpr size_t kTogether = 4;   // vectors that are computed side by side
-inline constexpr size_t kAhead = 2048;   // bytes by which light sweeps of one array prefetch: they outrun the hardware (Zen 4: 6-9%)
+inline constexpr size_t kAhead = 2048;   // bytes by which light sweeps of one array prefetch: they outrun the hardware
 inline constexpr size_t kApart = 16;     // vectors that are computed one by one when there is something unusual among them
 
 // Sums over elements: `few` in float and in the op's units, of at most kFlush vectors, which are then added to `all` in double;

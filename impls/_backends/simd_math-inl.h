@@ -223,6 +223,16 @@ class Pieces {
   const Rows& rows_;
 };
 
+// Of two tables of the same the one that suits the vectors.
+template <class Wide, class Narrow>
+constexpr const auto& TableOf(const Wide& sixteen, const Narrow& eight) {
+  if constexpr (kLanes >= 16) {
+    return sixteen;
+  } else {
+    return eight;
+  }
+}
+
 // What is far out is found times 2^kRaised, where it is normal.
 inline constexpr int kRaised = 100;
 inline constexpr float kLowering = 0x1p-100f;
@@ -301,8 +311,8 @@ inline constexpr ShortRoots kGaussRoots(2.0 / kGauss, kRaised - 1);
 struct GeluCurve {
   // The wider pieces of eight entries lose accuracy towards the end of the last one.
   static constexpr float kFar = kLanes >= 16 ? 4.275f : 3.8f, kNothing = 17.5f;
-  static HWY_INLINE const auto& Value() { return GeluPieces<kLanes>(); }
-  static HWY_INLINE const auto& Slope() { return GeluSlopePieces<kLanes>(); }
+  static HWY_INLINE const auto& Value() { return TableOf(kGelu16, kGelu8); }
+  static HWY_INLINE const auto& Slope() { return TableOf(kGeluSlope16, kGeluSlope8); }
   static HWY_INLINE VF Far(VF t) {
     const VF u = hn::Mul(t, t);
     const VF above = Polynomial(u, 0x1.9b9bcep+3f, 0x1.8b0a58p+2f, 0x1.e6665cp-2f);
@@ -327,8 +337,8 @@ struct GeluCurve {
 // x s(z), z = x (sqrt(8 / pi) + 0.044715 sqrt(8 / pi) x^2), which is taken to twice the precision.
 struct GeluTanhCurve {
   static constexpr float kFar = kLanes >= 16 ? 4.13f : 3.8f, kNothing = 12.3f;
-  static HWY_INLINE const auto& Value() { return GeluTanhPieces<kLanes>(); }
-  static HWY_INLINE const auto& Slope() { return GeluTanhSlopePieces<kLanes>(); }
+  static HWY_INLINE const auto& Value() { return TableOf(kGeluTanh16, kGeluTanh8); }
+  static HWY_INLINE const auto& Slope() { return TableOf(kGeluTanhSlope16, kGeluTanhSlope8); }
   // With e = e^-z below 2^-14, 1 / (1 + e) is 1 - e.
   static HWY_INLINE VF Far(VF t) {
     const RaisedPower e = Exponential(t);
@@ -362,7 +372,7 @@ struct GeluTanhCurve {
 // log(1 + e^x), of which far out two terms are left. Its slope is the logistic function.
 struct SoftplusCurve {
   static constexpr float kFar = kLanes >= 16 ? 13.77f : 11.99f, kNothing = 110.0f;
-  static HWY_INLINE const auto& Value() { return SoftplusPieces<kLanes>(); }
+  static HWY_INLINE const auto& Value() { return TableOf(kSoftplus16, kSoftplus8); }
   static HWY_INLINE VF Far(VF t) {
     const RaisedPower e(t);
     return hn::MulAdd(e.root, e.PartLess(hn::Mul(Set(0.5f), e.whole)), e.root);

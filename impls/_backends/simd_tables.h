@@ -255,49 +255,4 @@ inline constexpr PiecesOf<8, 8> kSoftplus8 = {0x1.4p-1f, {
      0x1.98a1a8p-32f},
 }};
 
-template <size_t kLanes>
-constexpr const auto& GeluPieces() {
-  if constexpr (kLanes == 16) {
-    return kGelu16;
-  } else {
-    return kGelu8;
-  }
-}
-
-template <size_t kLanes>
-constexpr const auto& GeluSlopePieces() {
-  if constexpr (kLanes == 16) {
-    return kGeluSlope16;
-  } else {
-    return kGeluSlope8;
-  }
-}
-
-template <size_t kLanes>
-constexpr const auto& GeluTanhPieces() {
-  if constexpr (kLanes == 16) {
-    return kGeluTanh16;
-  } else {
-    return kGeluTanh8;
-  }
-}
-
-template <size_t kLanes>
-constexpr const auto& GeluTanhSlopePieces() {
-  if constexpr (kLanes == 16) {
-    return kGeluTanhSlope16;
-  } else {
-    return kGeluTanhSlope8;
-  }
-}
-
-template <size_t kLanes>
-constexpr const auto& SoftplusPieces() {
-  if constexpr (kLanes == 16) {
-    return kSoftplus16;
-  } else {
-    return kSoftplus8;
-  }
-}
-
 }  // namespace ulproof
