@@ -148,6 +148,16 @@ def test_peaks_that_the_rest_is_lost_beside(implementation: Implementation, isa:
 
 @EVERY_ISA
 @EVERY_VARIANT
+def test_long_rows_of_very_negative_numbers(implementation: Implementation, isa: str) -> None:
+    """As masks of finite numbers make them: nothing may stand in for what is past the end and be larger than the row."""
+    for n in (6145, 16387, 65_551):
+        for lowest in (-7e4, -1e9, -np.finfo(np.float32).max):
+            x = np.full((1, n), lowest, np.float32)
+            assert error(x, run(implementation, x, isa=isa)) <= 2.0, (n, lowest)
+
+
+@EVERY_ISA
+@EVERY_VARIANT
 def test_a_few_parts_of_a_row_that_are_not_masked(implementation: Implementation, isa: str) -> None:
     rng = np.random.default_rng(0)
     for n in (65536, 300_001):

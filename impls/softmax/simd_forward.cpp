@@ -188,7 +188,8 @@ HWY_INLINE void SumRoughly(E exponential, const T* HWY_RESTRICT x, float* HWY_RE
       sums[way].Add(SumTree<1, kStore, kStream>(exponential, from + j, to + j, unseen));
     }
     if (j < n) {
-      const VF v = exponential.Factors(LoadPart(from + j, n - j, -60000.0f)).Whole();
+      // No number is below every row's and fit for an exponential without a floor: what stands past the end is taken out after it.
+      const VF v = hn::IfThenElseZero(hn::FirstN(f32, n - j), exponential.Factors(LoadPart(from + j, n - j, 0.0f)).Whole());
       sums[way].Add(v);
       if constexpr (kStore) StorePart(v, to + j, n - j);
     }
